@@ -1,0 +1,549 @@
+"""Every diagnostic id with its severity and explanation; knows nothing of where they occur.
+
+`policylang explain CODE` prints these texts. Each id has a policy in `tests/diagnostics/` that
+triggers it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """`severity` is error or warning; `explanation` is one paragraph."""
+
+    severity: str
+    title: str
+    explanation: str
+
+
+CODES: dict[str, Code] = {}
+
+
+def _error(code: str, title: str, explanation: str) -> None:
+    CODES[code] = Code("error", title, " ".join(explanation.split()))
+
+
+def _warning(code: str, title: str, explanation: str) -> None:
+    CODES[code] = Code("warning", title, " ".join(explanation.split()))
+
+
+# --- reading --------------------------------------------------------------------------------
+_error(
+    "syntax",
+    "the text does not follow the grammar",
+    """A statement starts with a keyword (`allow`, `zone`, `set`, …) and goes on to the next one;
+    lists are separated by commas, texts stand in double quotes. The message names what was
+    expected at the place that is marked. The rest of the file is still read, so that all the
+    mistakes are told in one run; nothing is compiled from a file that has one.""",
+)
+_error(
+    "reserved-word",
+    "a word of the language is used as a name",
+    """The words of the language cannot be names of zones, sets, services or groups of rules,
+    those of later versions included, so that a policy keeps its meaning. A name in quotes is
+    never taken for a word of the language: `zone "host" { … }`.""",
+)
+_error(
+    "not-yet",
+    "this version does not compile that part of the language yet",
+    """The word belongs to the language, but this version cannot compile it. A policy that uses
+    it compiles to nothing, because leaving the part out would change what the policy means.""",
+)
+_error(
+    "unterminated-string",
+    "a string has no closing quote",
+    """A string starts and ends with a double quote on the same line. There is no way to write a
+    double quote inside one.""",
+)
+_error(
+    "unclosed-block",
+    "a block has no closing brace",
+    """A `{` opens a block that the matching `}` closes. Where a statement follows that cannot
+    stand in the block, the brace is missing before it at the latest.""",
+)
+_error(
+    "misplaced",
+    "a statement stands in a block that it cannot stand in",
+    """Blocks of rules (`traffic`, `rules`) hold rules, `use` and further `traffic` blocks. Zones,
+    sets, services, groups of rules, defaults, settings and includes stand outside of blocks.""",
+)
+_error(
+    "stray-brace",
+    "a closing brace closes nothing",
+    """There is no block open where the `}` stands: there is one too many, or the `{` that it
+    belongs to is missing.""",
+)
+_error(
+    "nested-too-deep",
+    "blocks stand too deep in one another",
+    """Each block inside a `traffic` block narrows the place of the rules in it. Fifty of them in
+    one another is more than any policy needs, and the compiler refuses to go deeper.""",
+)
+_error(
+    "catalogue-only",
+    "a policy describes a conntrack helper",
+    """`helper NAME { … }` as a statement of its own describes what a conntrack helper of the
+    kernel does. Such statements are part of policylang's catalogue; a policy only names the
+    helper, inside a service: `service ftp-alt { tcp 2121 helper ftp }`.""",
+)
+_error(
+    "unreadable-file",
+    "a file cannot be read",
+    """The policy, a file that it includes or a list that it names does not exist, is a folder,
+    or may not be read. Paths are relative to the file that names them.""",
+)
+_error(
+    "not-utf8",
+    "a file is not text in UTF-8",
+    """Policies and list files are text in UTF-8, with or without a byte order mark, and hold no
+    NUL character. The place that is marked is the first that is not.""",
+)
+_error(
+    "include-cycle",
+    "files include each other",
+    """A file cannot include itself, neither directly nor by way of others: what it includes is
+    read as if it stood in its place, and would never end. A pattern such as `*.policy` includes
+    the file that it stands in, if that matches too.""",
+)
+_warning(
+    "include-nothing",
+    "the pattern of an include matches no file",
+    """`include "site/*.policy"` reads all files that match. That none does may be meant (a folder
+    that is still empty), so it is a warning; a path without `*`, `?` or `[` that names no file
+    is an error.""",
+)
+_error(
+    "bad-list-line",
+    "a line of a list file is not an element",
+    """A file that a set reads with `file` holds one element a line: an address, a prefix, a range
+    of addresses, a port or a range of ports. Empty lines are skipped, and `#` and `;` start
+    comments. After twenty such lines of a file the others are counted and not shown.""",
+)
+_error(
+    "mixed-list",
+    "a list file holds elements of two kinds",
+    """A set holds addresses or ports, never both, and so does a list file. The kind of the first
+    element is the kind of the list.""",
+)
+# --- names ----------------------------------------------------------------------------------
+
+_error(
+    "bad-name",
+    "a name that cannot be one",
+    """
+    What a policy declares is called by letters, digits, `_` and `-`, starting with a
+    letter. Names end up in the names of chains and sets, where nothing else is safe.
+    """,
+)
+_error(
+    "duplicate-name",
+    "one name for two things",
+    """
+    Zones, sets, services and groups of rules share one name space, so that a name means
+    the same wherever it stands. The second label shows the first declaration.
+    """,
+)
+_warning(
+    "shadows-catalogue",
+    "a built-in service is defined anew",
+    """
+    The policy declares a service by a name that the catalogue has as well. The policy
+    wins, everywhere in the policy; choose another name if both are wanted.
+    """,
+)
+_error(
+    "wrong-kind",
+    "a name of the wrong kind",
+    """
+    The name is declared, but as something that cannot stand here: a set of ports where
+    addresses are expected, a zone where a service is.
+    """,
+)
+_error(
+    "unknown-name",
+    "a name that nothing declares",
+    """
+    No zone or set of this name is declared in the policy or in a file that it includes.
+    """,
+)
+_error(
+    "unknown-zone",
+    "no such zone",
+    """
+    After `in` stands the name of a zone, and none of this name is declared.
+    """,
+)
+_error(
+    "unknown-service",
+    "no such service",
+    """
+    The name is neither a service of the policy nor one of the catalogue. Ports can be
+    written as they are (`tcp 8443`), and services can be declared: `service backup {
+    tcp 8730 }`.
+    """,
+)
+_error(
+    "unknown-rules",
+    "no such group of rules",
+    """
+    `use` names a group that `rules NAME { … }` declares, and none of this name is
+    declared.
+    """,
+)
+_error(
+    "unknown-helper",
+    "no such conntrack helper",
+    """
+    `helper` names one of the conntrack helpers of the Linux kernel. A protocol without
+    a helper needs its ports allowed.
+    """,
+)
+_error(
+    "unknown-protocol",
+    "no such IP protocol",
+    """
+    `protocol` takes the name of an IP protocol (as `gre` or `esp`) or its number, 0 to
+    255.
+    """,
+)
+_error(
+    "unknown-icmp-type",
+    "no such ICMP type",
+    """
+    `icmp` and `icmpv6` take the name of a type (as `echo-request`) or its number, 0 to
+    255. The two protocols have types of their own.
+    """,
+)
+_error(
+    "set-cycle",
+    "a set that contains itself",
+    """
+    A set names itself, directly or by way of other sets, so that it has no value.
+    """,
+)
+_error(
+    "service-cycle",
+    "a service that contains itself",
+    """
+    A group of services names itself, directly or by way of other groups.
+    """,
+)
+_error(
+    "rules-cycle",
+    "a group of rules that uses itself",
+    """
+    A group of rules uses itself, directly or by way of other groups, so that it has no
+    end.
+    """,
+)
+
+# --- values ---------------------------------------------------------------------------------
+
+_error(
+    "bad-address",
+    "not an address",
+    """
+    An address is IPv4 or IPv6, alone, with a prefix length (`192.0.2.0/24`) or as a
+    range of two of one family (`192.0.2.10-192.0.2.20`).
+    """,
+)
+_warning(
+    "host-bits",
+    "a prefix with host bits",
+    """
+    The address has bits set beyond its prefix length. The network that holds it is
+    meant; to mean the one host, write it without a length.
+    """,
+)
+_error(
+    "bad-port",
+    "not a port",
+    """
+    Ports are numbers from 0 to 65535.
+    """,
+)
+_error(
+    "bad-range",
+    "a range that ends before it starts",
+    """
+    A range is written from its lowest to its highest value.
+    """,
+)
+_error(
+    "bad-interface",
+    "not the name of an interface",
+    """
+    Interface names have at most 15 bytes, no white space and no `/`. A `*` may stand at
+    the end and means every name that starts so.
+    """,
+)
+_error(
+    "mixed-set",
+    "a set of two kinds",
+    """
+    A set holds elements of one kind: addresses (of both families) or ports. Use a set
+    for each.
+    """,
+)
+_warning(
+    "empty-set",
+    "a set without elements",
+    """
+    Empty means none: what names the set matches nothing, never everything. An `except`
+    may have taken all elements away, or a list file may be empty.
+    """,
+)
+_warning(
+    "empty-service",
+    "a service without content",
+    """
+    Empty means none: a rule that names the service matches nothing.
+    """,
+)
+_error(
+    "empty-zone",
+    "a zone that says nothing",
+    """
+    A zone is packets on its interfaces, with addresses of its networks. One that names
+    neither would be everything, which is written `any`.
+    """,
+)
+_error(
+    "bad-rate",
+    "a rate out of bounds",
+    """
+    Both targets count at most 10000 a unit, and a burst of at least one.
+    """,
+)
+_error(
+    "bad-text",
+    "a text that cannot be written into a ruleset",
+    """
+    Names and log prefixes are copied into the ruleset. Neither target has a way to
+    escape control characters, quotes and backslashes, or a `$` in a log prefix, so such
+    texts are refused and not altered.
+    """,
+)
+_error(
+    "bad-log",
+    "a log option that does not hold",
+    """
+    A log line has a level of syslog or goes to a netlink group from 0 to 65535, not
+    both.
+    """,
+)
+
+# --- rules ----------------------------------------------------------------------------------
+
+_error(
+    "missing-end",
+    "a rule with an end unsaid",
+    """
+    Every rule says both ends, so that nothing is opened by silence: `inbound` (to this
+    host), `outbound` (from it), or `from X to Y`. A block around the rule may say an
+    end for it.
+    """,
+)
+_error(
+    "bad-answer",
+    "an answer that does not fit",
+    """
+    `reject` answers TCP with one answer and the rest with another, chosen by `with`;
+    `allow` and `deny` send none.
+    """,
+)
+_error(
+    "duplicate-option",
+    "the same option twice",
+    """
+    Each option stands at most once on a statement; the first would be lost.
+    """,
+)
+_error(
+    "duplicate-default",
+    "two defaults for one direction",
+    """
+    Each direction has one default; the second would be lost.
+    """,
+)
+_error(
+    "duplicate-setting",
+    "the same setting twice",
+    """
+    Each setting is given at most once; the second would be lost.
+    """,
+)
+_error(
+    "stray-number",
+    "a number without a protocol",
+    """
+    Ports belong to a protocol: `tcp 8443`, `udp 60000-61000`. After it, numbers, ranges
+    and sets of ports go on with its list.
+    """,
+)
+_error(
+    "misplaced-except",
+    "an except that has no list of ports before it",
+    """
+    In what a rule speaks of, `except` takes ports away from the list before it. A
+    service is excepted by a rule of its own, above.
+    """,
+)
+_error(
+    "self-in-zone",
+    "this host in a zone",
+    """
+    A zone is made of other machines. This host is meant by `self`, `inbound`,
+    `outbound` and `any` alone; its addresses are named by `inbound to ADDRESS`.
+    """,
+)
+_error(
+    "group-as-source",
+    "broadcast or multicast as a source",
+    """
+    No packet comes from a broadcast or multicast address; they are destinations.
+    """,
+)
+_error(
+    "helper-protocol",
+    "a helper that does not follow the protocol",
+    """
+    A conntrack helper reads one protocol on the control connection. It applies to the
+    ports before it in the service, which must all be of that protocol.
+    """,
+)
+_error(
+    "data-without-helper",
+    "data without a helper",
+    """
+    `data` narrows the ports of the connections that a helper predicts, so it stands
+    behind a helper.
+    """,
+)
+_warning(
+    "data-privileged",
+    "predicted connections to ports below 1024",
+    """
+    A helper believes what the two sides say on the control connection. If it may open
+    ports below 1024, a peer can have services reached that the policy does not name.
+    """,
+)
+_warning(
+    "service-note",
+    "what to know of a service",
+    """
+    The service carries a note for whoever uses it, for example that encryption hides
+    its data connections from every helper.
+    """,
+)
+_warning(
+    "helper-faces-any",
+    "a helper with a record of faults faces anyone",
+    """
+    The helpers for H.323, IRC and PPTP parse much in the kernel and have had several
+    vulnerabilities there. Let only those reach them who need it.
+    """,
+)
+_warning(
+    "helper-one-family",
+    "a helper for one family alone",
+    """
+    The kernel has this helper for IPv4 alone. The rule covers IPv6 as well, but
+    connections that belong to it are not predicted there.
+    """,
+)
+_warning(
+    "matches-nothing",
+    "a rule that no packet can meet",
+    """
+    The ends and conditions of the rule exclude each other, or a set in it is empty.
+    Absent means any, but empty means none: the rule is left out, never widened.
+    """,
+)
+
+# --- targets --------------------------------------------------------------------------------
+
+_error(
+    "unsupported",
+    "what this target cannot do",
+    """
+    The target has no way to say what the statement asks for. Nothing is left out
+    silently: choose the other target or say it otherwise.
+    """,
+)
+_error(
+    "log-prefix-too-long",
+    "a log prefix that the target cuts",
+    """
+    Log prefixes have at most 127 bytes with nft, and 29 with iptables (63 with a
+    group). A longer one would be cut or refused when it is loaded.
+    """,
+)
+
+# --- loading --------------------------------------------------------------------------------
+_error(
+    "refused-by-kernel",
+    "the kernel or its program refuses what a statement compiles to",
+    """The policy compiled, but nft, iptables-restore, ipset or the kernel behind them did not
+    take the result: the kernel lacks the part that the statement needs (a conntrack helper, a
+    match), or is too old for it. Everything is loaded in a scratch network namespace first, so
+    the rules that were in force are still in force. The help line holds the program's own
+    words.""",
+)
+_error(
+    "no-such-namespace",
+    "there is no network namespace of that name",
+    """`--netns NAME` loads into the network namespace that `ip netns add NAME` made (a file in
+    /run/netns); a value with a slash is taken for the path of a namespace, such as
+    /proc/4242/ns/net. `ip netns list` shows the names.""",
+)
+_error(
+    "not-permitted",
+    "loading rules needs root",
+    """Only a process with CAP_NET_ADMIN and CAP_SYS_ADMIN may make a scratch namespace, enter
+    another one and load rules. Run `policylang apply` as root; `policylang compile` and
+    `policylang check` need no rights.""",
+)
+_error(
+    "program-missing",
+    "a program that loads rules is not installed",
+    """The nft target needs libnftables with its Python module or the `nft` program, the
+    iptables target `iptables-restore` and `ip6tables-restore`, and `ipset` where the rules use
+    sets. The help line names the Debian package. `policylang compile` needs none of them.""",
+)
+_error(
+    "loading-failed",
+    "a program that loads rules did not do its work",
+    """The program crashed, took too long, or could not read what is loaded now. It says nothing
+    about the policy; the help line holds what the program said.""",
+)
+_error(
+    "lock-held",
+    "another program holds the lock of iptables",
+    """Programs that change iptables rules take turns by a lock (/run/xtables.lock, or
+    XTABLES_LOCKFILE). Something else held it for too long; nothing was loaded.""",
+)
+_error(
+    "not-restored",
+    "a load failed halfway, and what was there before could not be put back",
+    """iptables has no transaction over both families and all tables. When a later part fails,
+    what was loaded of the new rules is replaced by the old ones again; here that failed too,
+    so IPv4 and IPv6, or two tables, may follow different policies. Mend what the other message
+    says and apply again, or look at `iptables-save` and `ip6tables-save`.""",
+)
+_warning(
+    "left-behind",
+    "something of an earlier apply could not be removed",
+    """The new rules are in force. Something that an earlier `policylang apply` had loaded (rules
+    of the other target, or ipsets that nothing uses any more) is still there. Rules of two
+    targets hold both: a packet passes only where both let it pass.""",
+)
+_error(
+    "cannot-write",
+    "the output could not be written",
+    """The policy compiled, but the file or folder that `--output` names could not be written.
+    Files are written aside and moved into place at the end, so what stood there before is
+    unchanged.""",
+)
