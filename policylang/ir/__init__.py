@@ -1,0 +1,1 @@
+"""The intermediate representation: what is executed, on which stage and path, and why."""

@@ -1,0 +1,97 @@
+"""A ruleset as text for people and golden files; nothing reads it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policylang.ir import actions as ir
+from policylang.ir.origin import Origin, describe
+from policylang.ir.ruleset import Lookup, Rule, Ruleset
+from policylang.packets.cube import Cube
+from policylang.packets.fields import ADDRESS_FIELDS, UNIVERSE, AddressType, Field, State
+from policylang.packets.values import Range, Ranges, format_address, name_pattern, prefixes
+
+WIDTH = 72  # where comments start
+SHOWN = 12  # ranges shown of a set of values
+
+
+def dump(ruleset: Ruleset) -> str:
+    """The chains in order, a line for each rule and each entry of a lookup."""
+    lines: list[str] = []
+    bases = {base.chain: base for base in ruleset.bases}
+    for chain in ruleset.chains:
+        base = bases.get(chain.name)
+        where = f"  # {base.stage.value} on {base.path.value}" if base else ""
+        lines.append(f"chain {chain.name}{where}")
+        for item in chain.items:
+            lines += _rule(item) if isinstance(item, Rule) else _lookup(item)
+        lines.append("")
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def _rule(rule: Rule) -> Iterator[str]:
+    guards = "".join(f" [{g.count}/{g.unit} burst {g.burst}]" for g in rule.guards)
+    yield _line(f"  {_action(rule.action)}{guards}  {_cube(rule.cube)}", rule.origins)
+
+
+def _lookup(lookup: Lookup) -> Iterator[str]:
+    fields = " . ".join(f.name.lower() for f in lookup.fields)
+    yield f"  lookup {fields}  {_cube(lookup.cube)}".rstrip()
+    for entry in lookup.entries:
+        key = " . ".join(_range(f, pair) for f, pair in zip(lookup.fields, entry.key, strict=True))
+        yield _line(f"    {key} : {_action(entry.action)}", entry.origins)
+
+
+def _line(text: str, origins: tuple[Origin, ...]) -> str:
+    text = text.rstrip()
+    why = describe(origins)
+    return f"{text:<{WIDTH}}  # {why}" if why else text
+
+
+def _action(action: ir.Action) -> str:
+    match action:
+        case ir.Jump():
+            return f"jump {action.chain}"
+        case ir.Reject():
+            return f"reject {action.answer.value}"
+        case ir.AssignHelper():
+            return f"assign-helper {action.helper}"
+        case ir.Log():
+            where = f" level {action.level}" if action.level else ""
+            where = f" group {action.group}" if action.group is not None else where
+            return f'log "{action.prefix}"{where}'
+        case _:
+            return type(action).__name__.lower()
+
+
+def _cube(cube: Cube) -> str:
+    return "  ".join(f"{f.name.lower()} {_values(f, v)}" for f, v in cube.stated)
+
+
+def _values(f: Field, values: Ranges) -> str:
+    others = UNIVERSE[f] - values
+    if others and len(others) < len(values):
+        return f"not {_values(f, others)}"
+    if f in (Field.CT_STATE, Field.FAMILY):
+        values = Ranges(tuple((n, n) for low, high in values for n in range(low, high + 1)))
+    texts = [_range(f, pair) for pair in values.pairs[:SHOWN]]
+    more = f", … {len(values)} in all" if len(values) > SHOWN else ""
+    return texts[0] if len(values) == 1 else "{" + ", ".join(texts) + more + "}"
+
+
+def _range(f: Field, pair: Range) -> str:
+    low, high = pair
+    if f in ADDRESS_FIELDS:
+        if low == high:
+            return format_address(low)
+        parts = list(prefixes(low, high)) if (low < 1 << 128) == (high < 1 << 128) else []
+        if len(parts) == 1:
+            return f"{format_address(low)}/{parts[0][1]}"
+        return f"{format_address(low)}-{format_address(high)}"
+    if f in (Field.IIF, Field.OIF, Field.CT_HELPER):
+        return name_pattern(low, high) or f"{low:#x}-{high:#x}"
+    if f is Field.CT_STATE and low == high:
+        return State(low).name.lower()
+    if f is Field.DADDR_TYPE and low == high and low in set(AddressType):
+        return AddressType(low).name.lower()
+    return str(low) if low == high else f"{low}-{high}"

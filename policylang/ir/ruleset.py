@@ -1,0 +1,101 @@
+"""Rulesets: chains of cubes with actions; knows neither policies nor targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from policylang.ir.actions import Action, Guard
+from policylang.ir.origin import Origin
+from policylang.ir.stages import Path, Stage
+from policylang.packets.cube import Cube
+from policylang.packets.fields import Field
+from policylang.packets.values import Range, Ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Packets in `cube` that pass all guards meet `action`; the others go on."""
+
+    cube: Cube
+    action: Action
+    guards: tuple[Guard, ...] = ()
+    origins: tuple[Origin, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One element of a lookup: a range a field, in the order of the lookup's fields."""
+
+    key: tuple[Range, ...]
+    action: Action
+    origins: tuple[Origin, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Packets in `cube` are looked up by their `fields`: the entry that holds them decides.
+
+    Packets that no entry holds go on. Entries with different actions are disjoint, so their
+    order means nothing. Every packet in `cube` has all of `fields`: ports come with a protocol
+    that has them, in the cube or as a field of the key. An address field's ranges are each of
+    one family, and in an entry all addresses are of the same one.
+    """
+
+    cube: Cube
+    fields: tuple[Field, ...]
+    entries: tuple[Entry, ...]
+
+    @property
+    def action(self) -> Action | None:
+        """The action of all entries, or None where they differ."""
+        actions = {entry.action for entry in self.entries}
+        return actions.pop() if len(actions) == 1 else None
+
+
+Item = Rule | Lookup
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Items that are read in order; a packet that comes to the end goes back to the caller."""
+
+    name: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The chain that a packet enters on a stage and path.
+
+    INVARIANT: on FILTER its last item decides every packet (an explicit final verdict).
+    """
+
+    stage: Stage
+    path: Path
+    chain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """All chains. `chains` are unique by name; every one is a base chain or jumped to.
+
+    `set_names` are what the policy calls some sets of values, for readable output; they take
+    no part in the meaning.
+    """
+
+    bases: tuple[Base, ...]
+    chains: tuple[Chain, ...]
+    set_names: tuple[tuple[Ranges, str], ...] = field(default=(), compare=False)
+
+    def chain(self, name: str) -> Chain:
+        """The chain of that name; KeyError where there is none."""
+        for chain in self.chains:
+            if chain.name == name:
+                return chain
+        raise KeyError(name)
+
+
+def entry_cube(lookup: Lookup, entry: Entry) -> Cube:
+    """The packets that an entry of a lookup holds."""
+    key = {f: Ranges.between(*r) for f, r in zip(lookup.fields, entry.key, strict=True)}
+    return lookup.cube & Cube.of(key)
