@@ -1,0 +1,1 @@
+"""What was meant: the policy with every name resolved and every number checked."""

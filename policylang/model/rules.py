@@ -1,0 +1,461 @@
+"""Rules with their blocks and groups unfolded and every name in them resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from policylang.diagnostics import Label, Report, did_you_mean
+from policylang.model.elements import ADDRESS, KIND_WORDS, PORT, Elements
+from policylang.model.protocols import LOG_LEVELS
+from policylang.model.scope import Scope, cycle, kind_of
+from policylang.model.services import Services, icmp_traffic, icmp_types
+from policylang.model.types import (
+    AddressEnd,
+    Answer,
+    AnyEnd,
+    End,
+    EndElement,
+    EndList,
+    Group,
+    GroupEnd,
+    Log,
+    PolicyRule,
+    Rate,
+    RejectWith,
+    SelfEnd,
+    Traffic,
+    Verb,
+    Zone,
+    ZoneEnd,
+)
+from policylang.packets.values import Range, Ranges
+from policylang.source import Span
+from policylang.syntax import tree
+
+RuleStatement = tree.RuleNode | tree.UseNode | tree.TrafficBlock
+
+MAX_LIMIT = 10_000  # xt_limit refuses more a second (XT_LIMIT_SCALE)
+END_CHOICES = "`inbound`, `outbound`, or both ends: `from X to Y`, with `self` for this host"
+
+ANY = EndList((AnyEnd(),))
+SELF = EndList((SelfEnd(),))
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The lists that say the two ends so far, from the outermost block inwards."""
+
+    source: tuple[EndList, ...] = ()
+    destination: tuple[EndList, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where a rule stands: what the blocks around it say, and by which `use` it came."""
+
+    ends: Ends = Ends()
+    used_at: tuple[tree.Name, ...] = ()
+    is_draft: bool = False  # reading a group for its own errors: ends may be unsaid
+
+
+@dataclass(slots=True)
+class Rules:
+    """Resolves rules."""
+
+    scope: Scope
+    elements: Elements
+    services: Services
+    report: Report
+
+    def unfold(self, statements: Iterable[RuleStatement], context: Context) -> Iterable[PolicyRule]:
+        """The rules of these statements, in order."""
+        for statement in statements:
+            match statement:
+                case tree.RuleNode():
+                    rule = self._rule(statement, context)
+                    if rule is not None:
+                        yield rule
+                case tree.TrafficBlock():
+                    ends = self._narrowed(context.ends, statement.place)
+                    yield from self.unfold(statement.statements, replace(context, ends=ends))
+                case tree.UseNode():
+                    for name in statement.groups:
+                        yield from self._use(name, context)
+
+    def _use(self, name: tree.Name, context: Context) -> Iterable[PolicyRule]:
+        declaration = self.scope.find(name.text)
+        if not isinstance(declaration, tree.RulesDecl):
+            self.scope.unknown("unknown-rules", "group of rules", name, tree.RulesDecl)
+            return
+        opened = [n.text for n in context.used_at]
+        if name.text in opened:
+            path = (declaration.name, *context.used_at[opened.index(name.text) + 1 :])
+            cycle(self.report, "rules-cycle", "group of rules", name.span, path)
+            return
+        inner = replace(context, used_at=(*context.used_at, name))
+        yield from self.unfold(declaration.statements, inner)
+
+    # --- one rule ---------------------------------------------------------------------------
+
+    def _rule(self, node: tree.RuleNode, context: Context) -> PolicyRule | None:
+        what = self._what(node.what)
+        ends = context.ends if node.place is None else self._narrowed(context.ends, node.place)
+        answer = self.answer(node.verb, node.answers)
+        log, name = self.options(node.options)
+        if not self._both_ends_said(node, ends, context):
+            return None
+        return PolicyRule(
+            Verb(node.verb),
+            what,
+            End(ends.source),
+            End(ends.destination),
+            answer,
+            log,
+            name,
+            node.span,
+            tuple(n.span for n in context.used_at),
+        )
+
+    def _both_ends_said(self, node: tree.RuleNode, ends: Ends, context: Context) -> bool:
+        if ends.source and ends.destination:
+            return True
+        if context.is_draft:
+            return False
+        if not ends.source and not ends.destination:
+            unsaid, hint = "both ends", f"say {END_CHOICES}"
+        elif ends.source:
+            unsaid = "where it goes"
+            hint = "add `to self` (or write `inbound from`), `to ZONE`, or `to any`"
+        else:
+            unsaid = "where it comes from"
+            hint = "add `from self` (or write `outbound to`), `from ZONE`, or `from any`"
+        self.report.add(
+            "missing-end",
+            f"the rule leaves {unsaid} unsaid",
+            node.span,
+            help=hint,
+            labels=[Label(n.span, "used here") for n in context.used_at],
+        )
+        return False
+
+    # --- what a rule speaks of --------------------------------------------------------------
+
+    def _what(self, elements: tuple[tree.WhatElement, ...]) -> tuple[Traffic, ...]:
+        """The traffic of a flat list: numbers and sets of ports go on with the list before."""
+        traffic: list[Traffic] = []
+        current: _OpenList | None = None
+
+        def close() -> None:
+            if current is not None:
+                traffic.append(current.traffic(self.services))
+
+        for element in elements:
+            if current is not None and self._continues(current, element):
+                continue
+            close()
+            current = None
+            match element:
+                case tree.PortsWhat():
+                    current = _OpenList(element.protocol, element)
+                    self._continues(current, element.element)
+                case tree.IcmpWhat():
+                    current = _OpenList(element.protocol, element)
+                    self._add_icmp(current, element.type)
+                case tree.ProtocolWhat():
+                    current = _OpenList("protocol", element)
+                    self._add_protocol(current, element.protocol)
+                case tree.Keyword():
+                    traffic.append(Traffic())
+                case tree.Name():
+                    traffic += self.services.service(element)
+                    for note in self.services.notes.get(element.text, ()):
+                        self.report.add("service-note", f"`{element.text}`: {note}", element.span)
+                case tree.ExceptMark():
+                    self.report.add(
+                        "misplaced-except",
+                        "`except` can take away from a list of ports alone",
+                        element.span,
+                        help="put a rule that denies what is excepted before this one",
+                    )
+                case tree.Number() | tree.NumberRange():
+                    self.report.add(
+                        "stray-number",
+                        "a number needs a protocol before it",
+                        element.span,
+                        help=f"for example `tcp {element.span.text}`",
+                    )
+        close()
+        return tuple(traffic)
+
+    def _continues(self, current: _OpenList, element: tree.WhatElement) -> bool:
+        """Whether an element goes on with the list that is open; if so it is taken in."""
+        match element:
+            case tree.ExceptMark():
+                if not current.takes_ports or current.in_except:
+                    return False
+                current.in_except = True
+            case tree.Number() | tree.NumberRange():
+                if current.takes_ports:
+                    if (port := self.elements.port(element)) is not None:
+                        current.add(port)
+                elif isinstance(element, tree.NumberRange):
+                    return False
+                elif current.protocol == "protocol":
+                    self._add_protocol(current, element)
+                else:
+                    self._add_icmp(current, element)
+            case tree.Name():
+                declaration = self.scope.find(element.text)
+                if isinstance(declaration, tree.SetDecl) and current.takes_ports:
+                    for pair in self.elements.set_of(element, PORT, "set of ports"):
+                        current.add(pair)
+                elif declaration is None and element.text not in self.scope.loaded.known_services:
+                    return self._continues_by_name(current, element)
+                else:
+                    return False
+            case _:
+                return False
+        return True
+
+    def _continues_by_name(self, current: _OpenList, name: tree.Name) -> bool:
+        """An undeclared word behind a list of types or protocols may be one of those."""
+        if current.protocol in ("icmp", "icmpv6"):
+            if name.text in icmp_types(current.protocol):
+                self._add_icmp(current, name)
+                return True
+        elif current.protocol == "protocol" and self.services.is_protocol(name.text):
+            self._add_protocol(current, name)
+            return True
+        return False
+
+    def _add_icmp(self, current: _OpenList, node: tree.Number | tree.Name) -> None:
+        number = self.services.icmp_type(current.protocol, node)
+        if number is not None:
+            current.add((number, number))
+
+    def _add_protocol(self, current: _OpenList, node: tree.Number | tree.Name) -> None:
+        number = self.services.protocol(node)
+        if number is not None:
+            current.add((number, number))
+
+    # --- places -----------------------------------------------------------------------------
+
+    def _narrowed(self, ends: Ends, place: tree.Place) -> Ends:
+        source, destination = list(ends.source), list(ends.destination)
+        match place.direction:
+            case "inbound":
+                destination.append(replace(SELF, span=place.span))
+                if place.source is None and not ends.source:
+                    source.append(replace(ANY, span=place.span))
+            case "outbound":
+                source.append(replace(SELF, span=place.span))
+                if place.destination is None and not ends.destination:
+                    destination.append(replace(ANY, span=place.span))
+        if place.source is not None:
+            source.append(self._end(place.source, is_source=True))
+        if place.destination is not None:
+            destination.append(self._end(place.destination, is_source=False))
+        return Ends(tuple(source), tuple(destination))
+
+    def _end(self, node: tree.EndListNode, *, is_source: bool) -> EndList:
+        return EndList(
+            tuple(e for item in node.elements for e in self._end_elements(item, is_source)),
+            tuple(e for item in node.exceptions for e in self._end_elements(item, is_source)),
+            node.span,
+        )
+
+    def _end_elements(self, item: tree.EndItem, is_source: bool) -> tuple[EndElement, ...]:
+        within = tuple(z for name in item.zones if (z := self.elements.zone(name)) is not None)
+        match item.element:
+            case tree.Keyword(text="any"):
+                return (ZoneEnd(within[0], within[1:]),) if within else (AnyEnd(),)
+            case tree.Keyword(text="self"):
+                if item.zones:
+                    self.report.add(
+                        "self-in-zone",
+                        "this host is in no zone: a zone is made of other machines",
+                        item.span,
+                    )
+                return (SelfEnd(),)
+            case tree.Keyword() as word:
+                if is_source:
+                    self.report.add(
+                        "group-as-source",
+                        f"`{word.text}` can be a destination alone",
+                        item.span,
+                    )
+                return (GroupEnd(Group(word.text), within),)
+            case tree.Address() as address:
+                found = self.elements.address(address)
+                return () if found is None else (AddressEnd(Ranges((found,)), within),)
+            case tree.Name() as name:
+                return self._named_end(name, within)
+
+    def _named_end(self, name: tree.Name, within: tuple[Zone, ...]) -> tuple[EndElement, ...]:
+        match self.scope.find(name.text):
+            case tree.ZoneDecl() as declaration:
+                return (ZoneEnd(self.elements.zone_value(declaration), within),)
+            case tree.SetDecl() as declaration:
+                value = self.elements.set_value(declaration, name)
+                if value.kind not in (ADDRESS, None):
+                    self.report.add(
+                        "wrong-kind",
+                        f"`{name.text}` is a set of {KIND_WORDS[value.kind]}; expected a zone, "
+                        "a set of addresses or an address",
+                        name.span,
+                        labels=(Label(declaration.name.span, "declared here"),),
+                    )
+                return (AddressEnd(value.values, within),)
+            case None:
+                self.scope.unknown("unknown-name", "zone or set", name, tree.ZoneDecl, tree.SetDecl)
+            case declaration:
+                self.report.add(
+                    "wrong-kind",
+                    f"`{name.text}` is a {kind_of(declaration)}; expected a zone, a set or an "
+                    "address",
+                    name.span,
+                )
+        return ()
+
+    # --- answers and options ----------------------------------------------------------------
+
+    def answer(self, verb: str, names: tuple[tree.Name, ...]) -> RejectWith | None:
+        """What a reject answers; None for other verbs. Reports `bad-answer`."""
+        if verb != "reject":
+            if names:
+                self.report.add(
+                    "bad-answer",
+                    f"`{verb}` sends no answer, so `with` has nothing to choose",
+                    names[0].span,
+                    help="only `reject` answers",
+                )
+            return None
+        answers: list[Answer] = []
+        for name in names:
+            try:
+                answers.append(Answer(name.text))
+            except ValueError:
+                known = [a.value for a in Answer]
+                self.report.add(
+                    "bad-answer",
+                    f"`{name.text}` is not an answer",
+                    name.span,
+                    help=did_you_mean(name.text, known) or "the answers are " + ", ".join(known),
+                )
+        others = [a for a in answers if a is not Answer.TCP_RESET]
+        if len(others) > 1 or len(answers) - len(others) > 1:
+            self.report.add(
+                "bad-answer",
+                "one answer to TCP and one to the rest are all there can be",
+                names[-1].span,
+                help="for example `with tcp-reset, admin-prohibited`",
+            )
+        if not answers:
+            return RejectWith()
+        reset = Answer.TCP_RESET in answers
+        other = others[0] if others else Answer.PORT_UNREACHABLE
+        return RejectWith(Answer.TCP_RESET if reset else other, other)
+
+    def options(
+        self, nodes: tuple[tree.LogOption | tree.NameOption, ...]
+    ) -> tuple[Log | None, str | None]:
+        """The log and the name that the options of a statement say."""
+        log: Log | None = None
+        name: str | None = None
+        first: dict[type, Span] = {}
+        for node in nodes:
+            if type(node) in first:
+                self.report.add(
+                    "duplicate-option",
+                    "the same option twice",
+                    node.span,
+                    labels=(Label(first[type(node)], "first given here"),),
+                )
+                continue
+            first[type(node)] = node.span
+            if isinstance(node, tree.LogOption):
+                log = self.log(node)
+            else:
+                name = self._plain_text(node.text)
+        return log, name
+
+    def log(self, node: tree.LogOption) -> Log:
+        """How to log; reports `bad-log` and `bad-text`."""
+        prefix = None if node.prefix is None else self._plain_text(node.prefix)
+        if prefix is not None and "$" in prefix and node.prefix is not None:
+            self.report.add(
+                "bad-text", "nft takes a `$` in a log prefix for a name", node.prefix.span
+            )
+        level = None if node.level is None else node.level.text
+        if node.level is not None and level not in LOG_LEVELS:
+            self.report.add(
+                "bad-log",
+                f"`{level}` is not a log level",
+                node.level.span,
+                help=did_you_mean(node.level.text, LOG_LEVELS)
+                or "the levels are " + ", ".join(LOG_LEVELS),
+            )
+        group = None if node.group is None else node.group.value
+        if node.group is not None:
+            if node.group.value > 0xFFFF:
+                self.report.add("bad-log", "log groups end at 65535", node.group.span)
+            if node.level is not None:
+                self.report.add(
+                    "bad-log",
+                    "a log group has no level",
+                    node.level.span,
+                    labels=(Label(node.group.span, "the group"),),
+                )
+        rate: Rate | None = Rate(10, "second")
+        if isinstance(node.limit, tree.Keyword):
+            rate = None
+        elif node.limit is not None:
+            rate = self._rate(node.limit)
+        return Log(prefix, level, group, rate, node.span)
+
+    def _rate(self, node: tree.RateNode) -> Rate:
+        burst = 5 if node.burst is None else node.burst
+        if not 1 <= node.count <= MAX_LIMIT or not 1 <= burst <= MAX_LIMIT:
+            self.report.add(
+                "bad-rate",
+                f"a rate and its burst are from 1 to {MAX_LIMIT}",
+                node.span,
+            )
+        return Rate(node.count, node.unit, burst)
+
+    def _plain_text(self, node: tree.Text) -> str:
+        if not all(32 <= ord(c) < 127 for c in node.text) or "\\" in node.text:
+            self.report.add(
+                "bad-text",
+                "this text is written into the ruleset, which takes printable ASCII without "
+                "backslashes alone",
+                node.span,
+            )
+        return node.text
+
+
+@dataclass(slots=True)
+class _OpenList:
+    """A list of ports, types or protocols that later elements may go on with."""
+
+    protocol: str  # tcp, udp, sctp, dccp, icmp, icmpv6 or protocol
+    start: tree.Node
+    elements: list[Range] = field(default_factory=list)
+    exceptions: list[Range] = field(default_factory=list)
+    in_except: bool = False
+
+    @property
+    def takes_ports(self) -> bool:
+        return self.protocol not in ("icmp", "icmpv6", "protocol")
+
+    def add(self, pair: Range) -> None:
+        (self.exceptions if self.in_except else self.elements).append(pair)
+
+    def traffic(self, services: Services) -> Traffic:
+        values = Ranges.merged(self.elements) - Ranges.merged(self.exceptions)
+        if self.takes_ports:
+            return services.port_traffic(self.protocol, values, None)
+        if self.protocol == "protocol":
+            return Traffic(protocols=values)
+        return icmp_traffic(self.protocol, values, None)

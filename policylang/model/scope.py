@@ -1,0 +1,120 @@
+"""The name space of a policy: what each name declares; knows nothing of values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from policylang.diagnostics import Label, Report, did_you_mean
+from policylang.source import Span
+from policylang.syntax import tree
+
+Declaration = tree.ZoneDecl | tree.SetDecl | tree.ServiceDecl | tree.ServiceGroup | tree.RulesDecl
+
+
+@dataclass(slots=True)
+class Scope:
+    """Declarations by name; services that the catalogue has stand behind the policy's own."""
+
+    loaded: tree.Loaded
+    report: Report
+    declared: dict[str, Declaration] = field(default_factory=dict)
+
+    def declare_all(self) -> None:
+        """Take in every declaration; reports `duplicate-name` and `shadows-catalogue`."""
+        for statement in self.loaded.statements:
+            if not isinstance(statement, Declaration):
+                continue
+            name = statement.name
+            if not _is_plain_name(name.text):
+                self.report.add(
+                    "bad-name",
+                    f"`{name.text}` cannot be the name of a {kind_of(statement)}",
+                    name.span,
+                    help="a name is letters, digits, `_` and `-`, and starts with a letter",
+                )
+            earlier = self.declared.get(name.text)
+            if earlier is not None:
+                self.report.add(
+                    "duplicate-name",
+                    f"`{name.text}` is declared twice",
+                    name.span,
+                    labels=(
+                        Label(earlier.name.span, f"first declared here as a {kind_of(earlier)}"),
+                    ),
+                )
+                continue
+            self.declared[name.text] = statement
+            if (
+                isinstance(statement, (tree.ServiceDecl, tree.ServiceGroup))
+                and name.text in self.loaded.known_services
+            ):
+                self.report.add(
+                    "shadows-catalogue",
+                    f"service `{name.text}` takes the place of the built-in one",
+                    name.span,
+                )
+
+    def find(self, name: str) -> Declaration | None:
+        """What a name stands for, the catalogue's services included."""
+        return self.declared.get(name) or self.loaded.services.get(name)
+
+    def unknown(self, code: str, wanted: str, name: tree.Name, *kinds: type) -> None:
+        """Report that a name stands for nothing, or not for what is wanted here.
+
+        `wanted` is in words ("zone, set or address"); `kinds` are the declarations it means.
+        """
+        found = self.find(name.text)
+        if found is not None:
+            self.wrong_kind(wanted, name, found)
+            return
+        candidates = [n for n, d in self.declared.items() if isinstance(d, kinds)]
+        if tree.ServiceDecl in kinds:
+            candidates += self.loaded.known_services
+        self.report.add(
+            code,
+            f"no {wanted} named `{name.text}`",
+            name.span,
+            help=did_you_mean(name.text, candidates),
+        )
+
+    def wrong_kind(self, wanted: str, name: tree.Name, found: Declaration) -> None:
+        """Report a name that stands for something else than is wanted here."""
+        self.report.add(
+            "wrong-kind",
+            f"`{name.text}` is a {kind_of(found)}; expected a {wanted}",
+            name.span,
+            labels=(Label(found.name.span, "declared here"),),
+        )
+
+
+def kind_of(declaration: Declaration) -> str:
+    """What users call a declaration."""
+    match declaration:
+        case tree.ZoneDecl():
+            return "zone"
+        case tree.SetDecl():
+            return "set"
+        case tree.RulesDecl():
+            return "group of rules"
+        case _:
+            return "service"
+
+
+def _is_plain_name(text: str) -> bool:
+    return (
+        text[:1].isascii()
+        and text[:1].isalpha()
+        and all(c.isascii() and (c.isalnum() or c in "_-") for c in text)
+    )
+
+
+def cycle(report: Report, code: str, kind: str, at: Span, path: tuple[tree.Name, ...]) -> None:
+    """Report declarations that name themselves by way of each other."""
+    way = " → ".join(f"`{name.text}`" for name in (*path, path[0]))
+    report.add(
+        code,
+        f"{kind} `{path[0].text}` contains itself",
+        at,
+        help=f"the way round is {way}" if len(path) > 1 else None,
+        labels=(Label(path[0].span, "declared here"),),
+    )

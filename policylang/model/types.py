@@ -1,0 +1,245 @@
+"""The resolved policy; knows neither how it was written nor what it becomes.
+
+Everything a rule names is in the rule: zones, sets and services are resolved to their values,
+and the way a list was written (elements and exceptions, a block around a rule) is kept, so
+that the meaning can be read off without the lowering.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+
+from policylang.packets.values import Ranges
+from policylang.source import Span
+
+
+class Verb(StrEnum):
+    ALLOW = "allow"
+    DENY = "deny"
+    REJECT = "reject"
+
+
+class Direction(StrEnum):
+    """The path of a connection's first packet, as `default` statements name it."""
+
+    INBOUND = "inbound"
+    FORWARD = "forward"
+    OUTBOUND = "outbound"
+
+
+class Answer(StrEnum):
+    """What `reject` answers."""
+
+    TCP_RESET = "tcp-reset"
+    PORT_UNREACHABLE = "port-unreachable"
+    HOST_UNREACHABLE = "host-unreachable"
+    NET_UNREACHABLE = "net-unreachable"
+    ADMIN_PROHIBITED = "admin-prohibited"
+
+
+@dataclass(frozen=True, slots=True)
+class RejectWith:
+    """The answers of a `reject`: `tcp` to TCP, `other` to everything else."""
+
+    tcp: Answer = Answer.TCP_RESET
+    other: Answer = Answer.PORT_UNREACHABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `count` a `unit`, after a first `burst`."""
+
+    count: int
+    unit: str  # second, minute, hour, day
+    burst: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """How to log: `rate` None means every packet; `level` and `group` exclude each other."""
+
+    prefix: str | None
+    level: str | None
+    group: int | None
+    rate: Rate | None
+    span: Span = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """A named part of the network; None means that the zone does not say, empty means none."""
+
+    name: str
+    interfaces: Ranges | None  # as `values.name_range` numbers names
+    networks: Ranges | None  # address numbers
+    span: Span = field(compare=False)
+
+
+class Group(StrEnum):
+    """Destinations that are no addresses of one machine."""
+
+    BROADCAST = "broadcast"
+    MULTICAST = "multicast"
+
+
+@dataclass(frozen=True, slots=True)
+class AnyEnd:
+    """Every address, this host's own included."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelfEnd:
+    """This host."""
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneEnd:
+    """Another machine, in `zone`; and in every zone of `within` too (`A in lan`)."""
+
+    zone: Zone
+    within: tuple[Zone, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AddressEnd:
+    """Another machine with one of these addresses, in every zone of `within`."""
+
+    addresses: Ranges
+    within: tuple[Zone, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GroupEnd:
+    """Whoever is addressed by a broadcast or multicast, in every zone of `within`."""
+
+    group: Group
+    within: tuple[Zone, ...] = ()
+
+
+EndElement = AnyEnd | SelfEnd | ZoneEnd | AddressEnd | GroupEnd
+
+
+@dataclass(frozen=True, slots=True)
+class EndList:
+    """A list of elements less a list of exceptions."""
+
+    elements: tuple[EndElement, ...]
+    exceptions: tuple[EndElement, ...] = ()
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a connection: what *all* of the lists name, the outermost block's first.
+
+    A list narrows those before it. Where one list says `self` in so many words, addresses and
+    groups in the other lists mean this host's own (`inbound to A`, `traffic inbound { allow
+    ssh to A }`); everywhere else they mean other machines.
+
+    Exceptions take away by address and group whoever the machine is; a zone is never this host,
+    so a zone among the exceptions leaves this host in.
+    """
+
+    lists: tuple[EndList, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """Connections that a helper predicts: their protocols, and who opens them."""
+
+    protocols: Ranges
+    by_client: bool
+    by_server: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Helper:
+    """A conntrack helper, as the catalogue's `helpers.policy` describes it."""
+
+    name: str
+    assigns: tuple[tuple[str, int], ...]  # (kernel's helper name, l4proto)
+    matches: tuple[str, ...]  # names that expected connections carry
+    expects: tuple[Expectation, ...]
+    families: Ranges  # 4, 6
+    modules: tuple[str, ...]
+    nat_modules: tuple[str, ...]
+    has_faults: bool  # a record of kernel vulnerabilities
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """One thing that a rule speaks of; None means any.
+
+    `names_icmp` tells a written ICMP type from `all` and `protocol icmp`: such rules are read
+    for INVALID packets and for essential ones too. `data_ports` are the destination ports of
+    the connections that `helper` predicts.
+    """
+
+    protocols: Ranges | None = None
+    ports: Ranges | None = None
+    icmp_types: Ranges | None = None  # of ICMP where protocols is {1}, of ICMPv6 where {58}
+    helper: Helper | None = None
+    data_ports: Ranges | None = None
+    service: str | None = None  # the service that it came from
+
+    @property
+    def names_icmp(self) -> bool:
+        return self.icmp_types is not None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRule:
+    """A rule as written, its blocks and groups unfolded.
+
+    `used_at` are the `use` statements by which a rule of a group came here, outermost first.
+    """
+
+    verb: Verb
+    what: tuple[Traffic, ...]
+    source: End
+    destination: End
+    answer: RejectWith | None
+    log: Log | None
+    name: str | None
+    span: Span = field(compare=False)
+    used_at: tuple[Span, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """What decides where no rule does; `span` None where the policy says nothing."""
+
+    verb: Verb
+    answer: RejectWith | None = None
+    log: Log | None = None
+    name: str | None = None
+    span: Span | None = field(default=None, compare=False)
+
+
+class InvalidPolicy(Enum):
+    """What becomes of INVALID packets that arrive or are forwarded."""
+
+    DROP = "drop"
+    ACCEPT = "accept"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    essentials: bool = True
+    invalid: InvalidPolicy = InvalidPolicy.DROP
+    invalid_log: Log | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A whole policy for one firewall: the rules in the order in which they are read.
+
+    `set_names` are what the policy calls the sets it declares, for readable output.
+    """
+
+    rules: tuple[PolicyRule, ...]
+    defaults: dict[Direction, Default]
+    settings: Settings
+    zones: tuple[Zone, ...]
+    set_names: tuple[tuple[Ranges, str], ...] = field(default=(), compare=False)
