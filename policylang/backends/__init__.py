@@ -1,0 +1,19 @@
+"""The targets: each turns a ruleset into an artifact. Nothing is imported before it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from policylang.backends.base import Backend
+
+TARGETS = ("nft", "iptables")
+_CLASSES = {"nft": "NftBackend", "iptables": "IptablesBackend"}
+
+
+def backend(target: str) -> Backend:
+    """The backend of that name; KeyError where there is none."""
+    module = import_module(f"policylang.backends.{target}")
+    made: Backend = getattr(module, _CLASSES[target])()
+    return made
