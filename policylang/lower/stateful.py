@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from policylang.diagnostics import Report
+from policylang.diagnostics import Label, Report
 from policylang.ir import actions as ir
 from policylang.ir.origin import Origin, Why
 from policylang.ir.ruleset import Base, Chain, Rule, Ruleset
@@ -101,6 +101,7 @@ def _place(rule: PolicyRule, report: Report) -> Placed:
             "no packet can meet this rule",
             rule.span,
             help=_why_nothing(places),
+            labels=[Label(used, "used here") for used in rule.used_at],
         )
     return Placed(rule, cubes, naming)
 

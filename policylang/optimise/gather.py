@@ -15,7 +15,7 @@ from policylang.ir.stages import Stage
 from policylang.optimise.order import MOST_CHECKS, is_plain, may_swap
 from policylang.packets.cube import Cube
 from policylang.packets.fields import ADDRESS_FIELDS, Field
-from policylang.packets.values import V6_BASE, Range, Ranges
+from policylang.packets.values import V6_BASE, Range, Ranges, name_pattern
 
 FEWEST_RULES = 6  # fewer are as quick one after the other, and easier to read
 MOST_ENTRIES_A_RULE = 16
@@ -41,6 +41,11 @@ def gather(ruleset: Ruleset, report: Report) -> Ruleset:
     )
 
 
+# The fields that a rule says something of, and the interfaces that no key of a lookup can hold
+# (all but some): rules of one run have both in common.
+_Shape = tuple[tuple[Field, ...], tuple[tuple[Field, Ranges], ...]]
+
+
 @dataclass(slots=True)
 class _Run:
     """Rules on the same fields, and the items between them that stay behind."""
@@ -52,16 +57,16 @@ class _Run:
 
 
 def _gather_chain(chain: Chain) -> Chain:
-    runs: dict[tuple[Field, ...], list[_Run]] = {}
+    runs: dict[_Shape, list[_Run]] = {}
     if len(chain.items) < FEWEST_RULES:
         return chain
     for position, item in enumerate(chain.items):
-        fields = _key_shape(item)
-        if fields is None or not isinstance(item, Rule):
+        shape = _shape(item)
+        if shape is None or not isinstance(item, Rule):
             continue
-        known = runs.setdefault(fields, [])
+        known = runs.setdefault(shape, [])
         if not known or not _may_join(chain.items, known[-1], position, item):
-            known.append(_Run(fields, position))
+            known.append(_Run(shape[0], position))
         known[-1].rules.append(item)
         known[-1].members.add(position)
     lookups: dict[int, Lookup] = {}
@@ -84,8 +89,8 @@ def _with_lookups(
             yield item
 
 
-def _key_shape(item: Item) -> tuple[Field, ...] | None:
-    """The fields that a rule says something of, if it can be an entry of a lookup."""
+def _shape(item: Item) -> _Shape | None:
+    """The shape of a rule that can be an entry of a lookup."""
     if not (isinstance(item, Rule) and is_plain(item)):
         return None
     stated = item.cube.stated
@@ -97,7 +102,11 @@ def _key_shape(item: Item) -> tuple[Field, ...] | None:
                 return None
     if entries > MOST_ENTRIES_A_RULE:
         return None
-    return tuple(f for f, _ in stated)
+    return tuple(f for f, _ in stated), tuple(
+        (f, values)
+        for f, values in stated
+        if f in (Field.IIF, Field.OIF) and any(name_pattern(*pair) is None for pair in values)
+    )
 
 
 def _may_join(items: tuple[Item, ...], run: _Run, position: int, rule: Rule) -> bool:

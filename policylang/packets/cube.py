@@ -71,7 +71,7 @@ class Cube:
 
     @property
     def is_empty(self) -> bool:
-        return self == EMPTY
+        return len(self.terms) == 1 and not self.terms[0][1].pairs
 
     def __iter__(self) -> Iterator[tuple[Field, Ranges]]:
         return iter(self.terms)

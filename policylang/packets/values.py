@@ -135,6 +135,12 @@ class Ranges:
         return Ranges(tuple(result))
 
     def covers(self, other: Ranges) -> bool:
+        if not other.pairs:
+            return True
+        if not self.pairs:
+            return False
+        if other.pairs[0][0] < self.pairs[0][0] or other.pairs[-1][1] > self.pairs[-1][1]:
+            return False
         return self == other or (self & other) == other
 
     def meets(self, other: Ranges) -> bool:

@@ -10,7 +10,7 @@ from policylang.backends.base import Line, comment_text
 from policylang.backends.nft import spell
 from policylang.backends.nft.sets import Sets, by_family
 from policylang.ir import actions as ir
-from policylang.ir.origin import Origin, describe
+from policylang.ir.origin import Origin, describe, joined
 from policylang.ir.ruleset import Entry, Item, Lookup, Rule, entry_cube
 from policylang.packets.cube import Cube
 from policylang.packets.fields import (
@@ -90,7 +90,7 @@ class Spelling:
         if f in ADDRESS_FIELDS:
             (_, universe), *_ = (u for u in by_family(f, universe) if u[0] == family)
         others = universe - values
-        if others and len(spell.each_value(f, others)) < len(spell.each_value(f, values)):
+        if others and len(others) < len(values):
             return f"!= {self.sets.spell(f, family, others)}"
         return self.sets.spell(f, family, values)
 
@@ -153,7 +153,7 @@ class Spelling:
                 ]
             ranged = any(low != high for e in entries for low, high in e.key)
             held = self.sets.lookup(hint, types, items, ranged)
-            origins = tuple(dict.fromkeys(o for e in entries for o in e.origins))
+            origins = joined(*(e.origins for e in entries))
             if same is None:
                 said = f"{keys} vmap {held}"
             else:
