@@ -67,6 +67,8 @@ class Scope:
         if found is not None:
             self.wrong_kind(wanted, name, found)
             return
+        if name.text in self.loaded.broken:  # its declaration could not be read, as reported
+            return
         candidates = [n for n, d in self.declared.items() if isinstance(d, kinds)]
         if tree.ServiceDecl in kinds:
             candidates += self.loaded.known_services

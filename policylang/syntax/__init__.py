@@ -1,0 +1,1 @@
+"""What was written: grammar, tree, parser, loader."""

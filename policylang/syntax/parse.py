@@ -1,0 +1,133 @@
+"""Reads a text into the tree, by the textX grammar in `policy.tx`; resolves no name.
+
+textX is imported when the first statement is read, and nowhere else. It sees statements as
+shapes (see `shapes`); cutting a text into statements and telling errors is for `statements`.
+"""
+
+from __future__ import annotations
+
+import gc
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import cache
+from importlib.resources import files
+from itertools import accumulate
+from typing import Any
+
+from policylang.diagnostics import Report
+from policylang.source import SourceFile
+from policylang.syntax import tree
+from policylang.syntax.mending import Mender
+from policylang.syntax.shapes import (
+    Failure,
+    Fill,
+    Shape,
+    Template,
+    constant,
+    hole,
+    inner,
+    leaf,
+    several,
+    spelled,
+)
+from policylang.syntax.statements import Statements
+from policylang.syntax.tokens import read_tokens
+
+# Grammar rules that are a class of the tree under another name.
+ROLES: dict[str, type[tree.Node]] = {
+    "AllKeyword": tree.Keyword,
+    "EndKeyword": tree.Keyword,
+    "FamilyKeyword": tree.Keyword,
+    "NoneKeyword": tree.Keyword,
+    "ProtocolName": tree.Name,
+    "TypeName": tree.Name,
+}
+
+MOST_SHAPES = 20_000  # kept at a time; a server that sees many policies stays small
+
+
+def parse(file: SourceFile, report: Report, *, catalogue: bool = False) -> tree.Document:
+    """The statements of a file that could be read; every error is reported.
+
+    `catalogue` allows the statements of the catalogue's own. Never raises, whatever the text.
+    """
+    with _collector_off():
+        mender = Mender(file, _grammar().read, report)
+        statements = Statements(file, read_tokens(file, report), mender, report)
+        return statements.document(catalogue=catalogue)
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """The cyclic collector makes parsing superlinear: textX holds on to all that it makes."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@cache
+def _grammar() -> Grammar:
+    return Grammar()
+
+
+class Grammar:
+    """The grammar, and the shapes that it has read."""
+
+    def __init__(self) -> None:
+        from textx import TextXSyntaxError, metamodel_from_str
+
+        text = files("policylang.syntax").joinpath("policy.tx").read_text(encoding="utf-8")
+        self.metamodel = metamodel_from_str(text, autokwd=True, auto_init_attributes=False)
+        self._syntax_error = TextXSyntaxError
+        self._shapes: dict[Shape, Template | Failure] = {}
+
+    def read(self, shape: Shape) -> Template | Failure:
+        """What comes of all statements of a shape."""
+        outcome = self._shapes.get(shape)
+        if outcome is None:
+            if len(self._shapes) >= MOST_SHAPES:
+                self._shapes.clear()
+            outcome = self._shapes[shape] = self._read(spelled(shape))
+        return outcome
+
+    def _read(self, texts: Sequence[str]) -> Template | Failure:
+        starts = [0, *accumulate(len(text) + 1 for text in texts)]
+        try:
+            document = self.metamodel.model_from_str(" ".join([*texts, ""]))
+        except self._syntax_error as error:
+            return Failure(
+                min(bisect_right(starts, error.col - 1) - 1, len(texts)),
+                frozenset(_terminal(rule) for rule in error.expected_rules),
+            )
+        return Template(several([_converted(s, starts) for s in document.statements]))
+
+
+def _terminal(rule: Any) -> str:
+    """The name of a terminal of the grammar, or the word that it is."""
+    name = rule.rule_name
+    return str(rule.to_match if name in ("", "sep") else name)
+
+
+def _converted(value: Any, starts: Sequence[int]) -> Fill:
+    """How to fill the node that a textX object, or an attribute of one, stands for."""
+    if isinstance(value, list):
+        return several([_converted(element, starts) for element in value])
+    if value is None:
+        return constant(None)
+    if isinstance(value, str):
+        number = value.strip('"')
+        return hole(int(number)) if number.isdigit() else constant(value)
+    rule = type(value).__name__
+    node = ROLES.get(rule) or getattr(tree, rule)
+    first = bisect_right(starts, value._tx_position) - 1
+    last = bisect_right(starts, value._tx_position_end - 1) - 1
+    parts = [part.name for part in fields(node) if part.name != "span"]
+    return leaf(node, first) or inner(
+        node, first, last, [_converted(getattr(value, part), starts) for part in parts]
+    )

@@ -1,0 +1,352 @@
+"""Cuts tokens into statements, has them read, and tells errors; knows no grammar.
+
+A statement is known by the word that it starts with. One that cannot be read is told of, mended
+as far as the mistake is plain, or left out, and the next one is read; so one run finds all the
+mistakes of a file. Blocks of rules are taken apart: the head is read as `traffic PLACE { }`, and
+the statements inside are read one by one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field, replace
+
+from policylang.diagnostics import Label, Report
+from policylang.source import SourceFile
+from policylang.syntax import tree
+from policylang.syntax.mending import Mender
+from policylang.syntax.shapes import Template
+from policylang.syntax.tokens import (
+    END,
+    JUNK,
+    LATER_STATEMENTS,
+    NAME,
+    NUMBER,
+    STATEMENTS,
+    STRING,
+    VERBS,
+    WORDS,
+    Token,
+)
+from policylang.syntax.wording import close_word, quoted
+
+MOST_BLOCKS = 50  # one inside the other
+
+_BLOCKS = frozenset({"traffic", "rules"})
+_IN_BLOCKS = VERBS | (LATER_STATEMENTS - {"param", "host", "test", "native"}) | {"use", "traffic"}
+_DECLARERS = frozenset({"zone", "set", "service", "rules", "host"})
+
+_Inner = tree.RuleNode | tree.UseNode | tree.TrafficBlock
+
+# After these on the same line a word that starts statements is a badly chosen name.
+_DEMANDING = (
+    VERBS
+    | _DECLARERS
+    | frozenset({"from", "to", "in", "except", "with", "use", ",", "=", "interface", "network"})
+    | frozenset({"tcp", "udp", "sctp", "dccp", "icmp", "icmpv6", "protocol", "expect", "param"})
+    | frozenset({"helper"})
+)
+
+
+@dataclass(slots=True)
+class _Block:
+    """A block that is open; `template` is None where its head could not be read."""
+
+    opened_by: Token
+    head: list[Token]
+    template: Template | None
+    statements: list[_Inner] = field(default_factory=list)
+    keeps_rules: bool = False  # of a block without a template
+
+
+class Statements:
+    """The statements of one file."""
+
+    def __init__(
+        self, file: SourceFile, tokens: list[Token], mender: Mender, report: Report
+    ) -> None:
+        """`tokens` end with one of kind END."""
+        self._file = file
+        self._tokens = tokens
+        self._mender = mender
+        self._report = report
+        self._at = 0
+        self._is_skipping = False  # what follows a mistake, until the next statement
+        self._done: list[tree.Statement] = []
+        self._blocks: list[_Block] = []
+        self._broken: list[str] = []
+        self._unclosed: frozenset[int] | None = None
+
+    def document(self, *, catalogue: bool) -> tree.Document:
+        """The tree of the file; can be called once."""
+        while self._tokens[self._at].kind != END:
+            token = self._tokens[self._at]
+            if token.kind == "}":
+                self._close(token)
+            elif self._starts(self._at):
+                self._is_skipping = False
+                self._statement(catalogue)
+            elif self._is_skipping and not self._mender.is_misspelt_start(token):
+                if token.kind == "{":
+                    self._open(_Block(token, [], None, keeps_rules=True))
+                self._at += 1
+            else:
+                self._no_statement(token)
+        while self._blocks:
+            self._end_unclosed(self._blocks[-1].opened_by, None)
+        return tree.Document(tuple(self._done), tuple(self._broken))
+
+    # --- where statements start and end -----------------------------------------------------
+
+    def _starts(self, at: int) -> bool:
+        """Whether a statement starts with this token."""
+        kind = self._tokens[at].kind
+        if kind not in STATEMENTS and kind not in LATER_STATEMENTS:
+            return kind == "on" and self._opens_hosts(at)
+        if at == 0:
+            return True
+        before = self._tokens[at - 1]
+        if before.kind == "default" and kind in VERBS:
+            return False
+        if kind == "redirect" and before.kind in ("icmp", "icmpv6", ","):
+            return False  # a type of ICMP
+        if kind == "mark" and self._tokens[at + 1].kind in (NUMBER, JUNK):
+            return False  # the condition
+        if before.kind == "=" and kind in _BLOCKS:
+            return True  # `set NAME =` is whole
+        return before.kind not in _DEMANDING or self._mender.starts_line(self._tokens[at])
+
+    def _opens_hosts(self, at: int) -> bool:
+        """Whether `on` is followed by names and a block."""
+        while self._tokens[at + 1].kind in (NAME, STRING):
+            at += 2
+            if self._tokens[at].kind == "{":
+                return True
+            if self._tokens[at].kind != ",":
+                return False
+        return False
+
+    def _end(self, at: int) -> tuple[int, int]:
+        """The end of the statement that starts at a token, and how many braces are open there."""
+        depth = 0
+        while True:
+            at += 1
+            kind = self._tokens[at].kind
+            if kind == END:
+                return at, depth
+            if kind == "{":
+                depth += 1
+            elif kind == "}":
+                if depth <= 1:
+                    return (at + 1, 0) if depth else (at, 0)
+                depth -= 1
+            elif depth and kind in ("helper", "expect"):
+                continue  # items of services and of the catalogue's helpers
+            elif self._starts(at):
+                return at, depth
+
+    def _brace(self, at: int) -> int | None:
+        """Where the block opens whose head starts at a token."""
+        while True:
+            at += 1
+            kind = self._tokens[at].kind
+            if kind == "{":
+                return at
+            if kind in ("}", END) or self._starts(at):
+                return None
+
+    # --- statements and blocks --------------------------------------------------------------
+
+    def _statement(self, catalogue: bool) -> None:
+        first = self._tokens[self._at]
+        if first.kind not in _IN_BLOCKS:
+            self._leave_blocks(first)
+        if first.kind in LATER_STATEMENTS or first.kind == "on":
+            self._later_statement(first)
+            return
+        if first.kind in _BLOCKS:
+            brace = self._brace(self._at)
+            if brace is not None:
+                self._block(brace)
+                return
+        end, depth = self._end(self._at)
+        template, tokens = self._read(self._at, end, [])
+        if template is not None:
+            if first.kind == "helper" and not catalogue:
+                self._mender.complain(
+                    "catalogue-only", "only the catalogue describes conntrack helpers", first
+                )
+            else:
+                self._add(*template.fill(self._file, tokens))
+        if self._at == end:
+            for _ in range(depth):
+                self._open(_Block(first, [], None, keeps_rules=True))
+        if first.kind in _BLOCKS:  # without a brace: what closes it closes nothing else
+            self._open(_Block(first, [], None))
+
+    def _read(
+        self, start: int, end: int, closing: list[Token]
+    ) -> tuple[Template | None, list[Token]]:
+        """Read the tokens of a statement and go on behind them."""
+        reading = self._mender.statement([*self._tokens[start:end], *closing])
+        self._at = end
+        if reading.rest is not None:
+            self._at = bisect_left(self._tokens, reading.rest.start, key=lambda token: token.start)
+        if reading.template is None and end - start > 1:
+            first, name = self._tokens[start : start + 2]
+            if first.kind in _DECLARERS and (name.kind in WORDS or name.kind in (NAME, STRING)):
+                self._broken.append(name.text.strip('"'))
+        return reading.template, reading.tokens
+
+    def _block(self, brace: int) -> None:
+        opened_by = self._tokens[brace]
+        if len(self._blocks) >= MOST_BLOCKS:
+            self._mender.complain(
+                "nested-too-deep", f"blocks stand more than {MOST_BLOCKS} deep", opened_by
+            )
+            self._at = brace + 1
+            self._open(_Block(opened_by, [], None))
+            return
+        closing = opened_by._replace(kind="}", text="}")
+        template, tokens = self._read(self._at, brace + 1, [closing])
+        if self._at == brace + 1:
+            self._open(_Block(opened_by, tokens, template))
+
+    def _open(self, block: _Block) -> None:
+        self._blocks.append(block)
+
+    def _close(self, brace: Token) -> None:
+        self._at += 1
+        if self._blocks:
+            self._is_skipping = False
+            self._end_block(brace)
+        elif not self._is_skipping:
+            self._mender.complain("stray-brace", "this `}` closes nothing", brace)
+
+    def _end_block(self, brace: Token) -> None:
+        """Put the block that is open, and all that is in it, where it belongs."""
+        block = self._blocks.pop()
+        if block.template is None:
+            return
+        for node in block.template.fill(self._file, [*block.head[:-1], brace]):
+            assert isinstance(node, (tree.TrafficBlock, tree.RulesDecl))
+            self._add(replace(node, statements=tuple(block.statements)))
+
+    def _leave_blocks(self, first: Token) -> None:
+        """Tell of a statement that cannot stand in the block that is open."""
+        while self._blocks and self._blocks[-1].template is not None:
+            opened_by = self._blocks[-1].opened_by
+            if self._is_closed(opened_by):
+                self._mender.complain(
+                    "misplaced",
+                    f"{quoted(first.text)} cannot stand in a block of rules",
+                    first,
+                    help="move it out of the block",
+                    labels=[Label(self._mender.span(opened_by), "the block that is open here")],
+                )
+                return
+            self._end_unclosed(opened_by, first)
+
+    def _end_unclosed(self, opened_by: Token, first: Token | None) -> None:
+        """Tell of a block that is never closed, and read on as if it ended before `first`."""
+        if self._blocks[-1].template is not None:
+            labels = []
+            if first is not None:
+                span = self._mender.span(first)
+                labels = [Label(span, f"{quoted(first.text)} cannot stand in it")]
+            self._mender.complain(
+                "unclosed-block", "this block is never closed", opened_by, labels=labels
+            )
+        before = self._tokens[self._at - 1]
+        self._end_block(before._replace(kind="}", text="}", start=before.end))
+
+    def _is_closed(self, brace: Token) -> bool:
+        """Whether as many braces close behind this one as open."""
+        if self._unclosed is None:
+            open_at: list[int] = []
+            for token in self._tokens:
+                if token.kind == "{":
+                    open_at.append(token.start)
+                elif token.kind == "}" and open_at:
+                    open_at.pop()
+            self._unclosed = frozenset(open_at)
+        return brace.start not in self._unclosed
+
+    def _add(self, *nodes: tree.Statement) -> None:
+        """Put nodes where they belong: into the block that is open."""
+        for node in nodes:
+            if isinstance(node, _Inner):
+                for block in reversed(self._blocks):
+                    if block.template is not None:
+                        block.statements.append(node)
+                        break
+                    if not block.keeps_rules:
+                        break  # its place is not known
+                else:
+                    self._done.append(node)
+            else:
+                self._done.append(node)
+
+    def _no_statement(self, token: Token) -> None:
+        """Tell of something that stands where a statement should start."""
+        self._is_skipping = True
+        word = token.kind in WORDS or token.kind == NAME
+        meant = close_word(token.text, STATEMENTS | LATER_STATEMENTS) if word else None
+        if token.kind == JUNK:
+            self._mender.junk(token)
+        elif word:
+            self._mender.complain(
+                "syntax",
+                f"no statement starts with {quoted(token.text)}",
+                token,
+                help=f"did you mean `{meant}`?" if meant else None,
+            )
+        else:
+            self._mender.complain(
+                "syntax", f"expected a statement, not {quoted(token.text)}", token
+            )
+        if meant and self._can_be(meant):
+            self._tokens[self._at] = token._replace(kind=meant, text=meant)
+        elif word:
+            self._at += 1  # it was told
+
+    def _can_be(self, word: str) -> bool:
+        """Whether a statement could be read if it started with this word."""
+        meant = self._tokens[self._at]._replace(kind=word)
+        if word in LATER_STATEMENTS:
+            return True
+        if word in _BLOCKS:
+            brace = self._brace(self._at)
+            if brace is None:
+                return False
+            head = self._tokens[self._at + 1 : brace + 1]
+            return self._mender.can_read([meant, *head, meant._replace(kind="}")])
+        end, _ = self._end(self._at)
+        return self._mender.can_read([meant, *self._tokens[self._at + 1 : end]])
+
+    def _later_statement(self, first: Token) -> None:
+        """Refuse a statement of later versions, with all that belongs to it."""
+        self._mender.not_yet(first)
+        brace = self._brace(self._at)
+        name = self._tokens[self._at + 1]
+        self._at += 1
+        self._is_skipping = True
+        if first.kind == "host" and name.kind == NAME:
+            self._broken.append(name.text)
+        if brace is None:
+            return
+        if first.kind == "on":
+            self._open(_Block(first, [], None, keeps_rules=True))
+            self._at = brace + 1
+            self._is_skipping = False
+        elif first.kind in ("test", "host"):
+            self._at = self._behind(brace)
+
+    def _behind(self, brace: int) -> int:
+        """The token behind the block that opens at `brace`; the next one if it never closes."""
+        depth = 0
+        for at in range(brace, len(self._tokens)):
+            depth += {"{": 1, "}": -1}.get(self._tokens[at].kind, 0)
+            if depth == 0:
+                return at + 1
+        return brace + 1
