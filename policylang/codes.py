@@ -77,9 +77,10 @@ _error(
 )
 _error(
     "nested-too-deep",
-    "blocks stand too deep in one another",
-    """Each block inside a `traffic` block narrows the place of the rules in it. Fifty of them in
-    one another is more than any policy needs, and the compiler refuses to go deeper.""",
+    "blocks stand too deep in one another, or files include one another too deep",
+    """Each block inside a `traffic` block narrows the place of the rules in it, and each included
+    file may include others. Fifty in one another is more than any policy needs, and the compiler
+    refuses to go deeper.""",
 )
 _error(
     "catalogue-only",
@@ -98,7 +99,7 @@ _error(
     "not-utf8",
     "a file is not text in UTF-8",
     """Policies and list files are text in UTF-8, with or without a byte order mark, and hold no
-    NUL character. The place that is marked is the first that is not.""",
+    NUL character. The place that is marked is the first that is not text.""",
 )
 _error(
     "include-cycle",

@@ -1,0 +1,124 @@
+"""Loads, saves, puts back and destroys ipsets of ours; knows nothing of the rules that use them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection, Mapping
+
+from policylang.apply import programs
+from policylang.apply.generation import PREFIX
+from policylang.apply.programs import Finished
+from policylang.apply.refusal import report_refusal
+from policylang.backends.base import OutputFile
+from policylang.diagnostics import Report
+
+ASIDE = f"{PREFIX}put-back"
+
+# A rule that the kernel has deleted may hold its set for a moment more (a worker frees it).
+PATIENCE_S = 2.0
+
+Saved = Mapping[str, str]  # by name, a set as `ipset save` prints it
+
+
+def saved(report: Report) -> Saved | None:
+    """The sets of ours that are there.
+
+    None, and `program-missing` or `loading-failed`, where ipset does not work.
+    """
+    there = _names(report)
+    if there is None:
+        return None
+    sets: dict[str, str] = {}
+    for name in there:
+        listing = _ipset(report, "save", name)
+        if listing is None:
+            return None
+        if not listing.ok:
+            message = f"cannot read the ipset `{name}`"
+            report.add("loading-failed", message, None, help=listing.words)
+            return None
+        sets[name] = listing.stdout
+    return sets
+
+
+def load(file: OutputFile, report: Report) -> bool:
+    """Carry out an artifact's file of sets; it stops at the first line that is refused."""
+    finished = _ipset(report, "restore", stdin=file.text)
+    if finished is None or finished.ok:
+        return finished is not None
+    line = re.search(r"Error in line (\d+)", finished.stderr)
+    if line is not None:
+        report_refusal(file, int(line[1]), "ipset", finished.words, report)
+    else:
+        report.add("loading-failed", "cannot load the ipsets", None, help=finished.words)
+    return False
+
+
+def put_back(before: Saved, report: Report) -> bool:
+    """Make the sets what they were; those that were not there stay, for rules may use them."""
+    now = saved(report)
+    if now is None:
+        return False
+    lines: list[str] = []
+    for name, listing in before.items():
+        if name not in now:
+            lines.append(listing)
+        elif _elements(now[name]) != _elements(listing):
+            lines.append(re.sub(rf"(?m)^(create|add) {re.escape(name)} ", rf"\1 {ASIDE} ", listing))
+            lines.append(f"swap {name} {ASIDE}\ndestroy {ASIDE}\n")
+    if not lines:
+        return True
+    finished = _ipset(report, "restore", stdin="".join(lines))
+    if finished is not None and not finished.ok:
+        report.add("loading-failed", "cannot put the ipsets back", None, help=finished.words)
+    return finished is not None and finished.ok
+
+
+def _elements(listing: str) -> list[str]:
+    """The elements without what passes by itself: order, and the seconds that are left."""
+    found = (line for line in listing.splitlines() if line.startswith("add "))
+    return sorted(re.sub(r" timeout \d+", "", line) for line in found)
+
+
+def destroy_others(kept: Collection[str], report: Report) -> None:
+    """Destroy the sets of ours that are not in `kept` and that no rule uses any more.
+
+    Reports `left-behind` for what cannot be destroyed. Without ipset there is nothing to do.
+    """
+    give_up = time.monotonic() + PATIENCE_S
+    for name in _names(Report()) or ():
+        if name in kept:
+            continue
+        while (finished := _ipset(report, "destroy", name)) is not None and not finished.ok:
+            if time.monotonic() > give_up:
+                message = f"cannot destroy the ipset `{name}` of an earlier apply"
+                report.add("left-behind", message, None, help=finished.words)
+                break
+            time.sleep(0.02)
+
+
+def made_by(file: OutputFile | None) -> frozenset[str]:
+    """The names of the sets that are there once `file` was carried out."""
+    made: set[str] = set()
+    for line in file.text.splitlines() if file is not None else ():
+        match line.split():
+            case ["create", *words]:
+                made.add(next(word for word in words if not word.startswith("-")))
+            case ["destroy", name]:
+                made.discard(name)
+    return frozenset(made)
+
+
+def _names(report: Report) -> tuple[str, ...] | None:
+    finished = _ipset(report, "list", "-name")
+    if finished is None:
+        return None
+    if not finished.ok:
+        report.add("loading-failed", "cannot list the ipsets", None, help=finished.words)
+        return None
+    return tuple(sorted(n for n in finished.stdout.split() if n.startswith(PREFIX)))
+
+
+def _ipset(report: Report, *arguments: str, stdin: str = "") -> Finished | None:
+    return programs.run(["ipset", *arguments], report, stdin=stdin)

@@ -1,0 +1,127 @@
+"""Enters network namespaces; knows nothing of what is done there.
+
+A namespace belongs to a thread. Work that is meant for another namespace runs in a thread of
+its own that enters it: the rest of this process stays where it is, programs that the work
+starts inherit the namespace, and a scratch namespace is gone when the last of them has ended.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from policylang.diagnostics import Report, did_you_mean
+
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+NAMESPACES = Path("/run/netns")  # ip-netns(8)
+
+T = TypeVar("T")
+
+
+def in_scratch(work: Callable[[], T], report: Report) -> T | None:
+    """What `work` returns, done in a new, empty namespace that is gone afterwards.
+
+    None, and `not-permitted`, where this process may not make one. What `work` raises is
+    raised here.
+    """
+    return _in_thread(_unshare, work, report)
+
+
+def in_netns(name: str | None, work: Callable[[], T], report: Report) -> T | None:
+    """What `work` returns, done in a namespace: a name of `ip netns`, a path, or None for here.
+
+    None, and `no-such-namespace` or `not-permitted`, where it cannot be entered. What `work`
+    raises is raised here.
+    """
+    if name is None:
+        return work()
+    path = Path(name) if "/" in name else NAMESPACES / name
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        _not_permitted(f"enter the network namespace `{name}`", report)
+        return None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        _no_such_namespace(name, str(getattr(error, "strerror", error)), report)
+        return None
+    try:
+        return _in_thread(lambda: _enter(descriptor, name), work, report)
+    finally:
+        os.close(descriptor)
+
+
+class _EntryRefusedError(Exception):
+    """Why a thread could not change its namespace, as a call on the report."""
+
+    def __init__(self, tell: Callable[[Report], None]) -> None:
+        self.tell = tell
+
+
+def _in_thread(enter: Callable[[], None], work: Callable[[], T], report: Report) -> T | None:
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            enter()
+            results.append(work())
+        except BaseException as failure:  # handed to the caller's thread, whole
+            failures.append(failure)
+
+    thread = threading.Thread(target=run, name="policylang-netns", daemon=True)
+    thread.start()
+    thread.join()
+    match failures:
+        case [_EntryRefusedError() as refusal]:
+            refusal.tell(report)
+            return None
+        case [failure]:
+            raise failure
+        case _:
+            return results[0]
+
+
+def _unshare() -> None:
+    if _libc().unshare(CLONE_NEWNET) != 0:
+        code = ctypes.get_errno()
+        if code == errno.EPERM:
+            raise _EntryRefusedError(
+                lambda report: _not_permitted("make a network namespace", report)
+            )
+        raise OSError(code, f"unshare: {os.strerror(code)}")
+
+
+def _enter(descriptor: int, name: str) -> None:
+    if _libc().setns(descriptor, CLONE_NEWNET) != 0:
+        code = ctypes.get_errno()
+        if code == errno.EPERM:
+            what = f"enter the network namespace `{name}`"
+            raise _EntryRefusedError(lambda report: _not_permitted(what, report))
+        reason = "it is not a network namespace"  # EINVAL: a file of another kind
+        raise _EntryRefusedError(lambda report: _no_such_namespace(name, reason, report))
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _not_permitted(what: str, report: Report) -> None:
+    report.add("not-permitted", f"may not {what}", None, help="run `policylang apply` as root")
+
+
+def _no_such_namespace(name: str, reason: str, report: Report) -> None:
+    try:
+        names = [path.name for path in NAMESPACES.iterdir()]
+    except OSError:
+        names = []
+    report.add(
+        "no-such-namespace",
+        f"cannot enter the network namespace `{name}`: {reason[:1].lower()}{reason[1:]}",
+        None,
+        help=did_you_mean(name, names) or "`ip netns list` shows the names",
+    )

@@ -1,0 +1,138 @@
+"""Loads an iptables artifact: sets, IPv4 rules, IPv6 rules; all of it or what was there before.
+
+iptables commits each table of each family by itself, and ipset every line. So what is ours is
+read first, and where a later part fails, what is in by then is replaced by what was there. It
+knows the order of these steps, and nothing of what the rules say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from policylang.apply import ipsets, programs
+from policylang.apply.generation import Generation, InputLine, replacement, rules_file
+from policylang.apply.restore import (
+    Tool,
+    refused_line,
+    report_failure,
+    restore,
+    saved,
+    sought_line,
+)
+from policylang.backends.base import Artifact, OutputFile
+from policylang.backends.iptables import RULES, SETS
+from policylang.diagnostics import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One family: its rules in the artifact, what is there before, and how to replace that."""
+
+    tool: Tool
+    file: OutputFile
+    before: Generation
+    lines: tuple[InputLine, ...]
+
+
+def load(artifact: Artifact, tools: Sequence[Tool], report: Report) -> bool:
+    """Replace what is ours in this thread's namespace; False where it is as it was before.
+
+    Sets that the new rules do not use stay: the rules of another flavour may still use them.
+
+    Reports `refused-by-kernel` at the statement, `program-missing`, `loading-failed`,
+    `lock-held` and `not-restored`.
+    """
+    sets = artifact.file(SETS)
+    parts = _parts(artifact, tools, report)
+    old_sets = ipsets.saved(report) if sets is not None else {}
+    if parts is None or old_sets is None:
+        return False
+    if (
+        # A test, too, looks for the sets that the rules name: they come first.
+        (sets is None or ipsets.load(sets, report))
+        and all(_restore(part, report, "--test") for part in parts)
+        and all(_restore(part, report) for part in parts)
+    ):
+        return True
+    _put_back(parts, old_sets if sets is not None else None, report)
+    return False
+
+
+def rehearse(artifact: Artifact, tools: Sequence[Tool], report: Report) -> bool:
+    """Load into this thread's namespace, which must be a scratch one; reports as `load` does.
+
+    Where the kernel refuses a whole table, the rule that it refuses is sought.
+    """
+    sets = artifact.file(SETS)
+    parts = _parts(artifact, tools, report)
+    return (
+        parts is not None
+        and (sets is None or ipsets.load(sets, report))
+        and all(_restore(part, report, seek=True) for part in parts)
+    )
+
+
+def remove(tools: Sequence[Tool], report: Report) -> bool:
+    """Remove the rules that are ours; whether there were any. Reports `left-behind`."""
+    removed = False
+    for tool in tools:
+        quiet = Report()  # without the programs, or the kernel's part, nothing of ours is there
+        before = saved(tool, quiet) if programs.find(tool.save) else None
+        if not before:
+            continue
+        finished = restore(tool, replacement("", before), quiet)
+        if finished is not None and finished.ok:
+            removed = True
+        else:
+            message = f"cannot remove the chains that `{tool.save}` shows of an earlier apply"
+            report.add("left-behind", message, None, help=finished.words if finished else None)
+    return removed
+
+
+def _parts(artifact: Artifact, tools: Sequence[Tool], report: Report) -> tuple[Part, ...] | None:
+    parts: list[Part] = []
+    for tool, (name, _) in zip(tools, RULES.values(), strict=True):
+        file = artifact.file(name)
+        assert file is not None, f"an iptables artifact has {name}"
+        before = saved(tool, report)
+        if before is None:
+            return None
+        parts.append(Part(tool, file, before, replacement(file.text, before)))
+    return tuple(parts)
+
+
+def _restore(part: Part, report: Report, *options: str, seek: bool = False) -> bool:
+    finished = restore(part.tool, part.lines, report, *options)
+    if finished is None or finished.ok:
+        return finished is not None
+    index = refused_line(finished, part.lines)
+    if index is not None and seek:
+        index = sought_line(part.tool, part.lines, index)
+    report_failure(part.tool, finished, part.lines, index, part.file, report)
+    return False
+
+
+def _put_back(parts: Sequence[Part], old_sets: ipsets.Saved | None, report: Report) -> None:
+    """Replace what is there of ours by what was, the last family first.
+
+    `old_sets` are None where no set was touched.
+    """
+    failures = Report()
+    if old_sets is not None:
+        ipsets.put_back(old_sets, failures)
+    for part in reversed(parts):
+        now = saved(part.tool, failures)
+        if now is None or now == part.before:
+            continue
+        lines = replacement(rules_file(part.before), now)
+        finished = restore(part.tool, lines, failures)
+        if finished is not None and not finished.ok:
+            failures.add(
+                "loading-failed", f"`{part.tool.restore}` failed", None, help=finished.words
+            )
+    if failures.has_errors:
+        words = "\n".join(d.help or d.message for d in failures.diagnostics)
+        report.add("not-restored", "the rules of before could not be put back", None, help=words)
+    elif old_sets is not None:
+        ipsets.destroy_others(old_sets.keys(), report)

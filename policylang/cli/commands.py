@@ -1,0 +1,188 @@
+"""The commands: each compiles by `pipeline`, does one thing with the result, and tells of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from policylang.backends import TARGETS
+from policylang.cli import output
+from policylang.cli.arguments import DONE, LOOK, REFUSED
+from policylang.cli.render import Renderer, as_json, summary
+from policylang.cli.visible import visible
+from policylang.codes import CODES
+from policylang.diagnostics import Report, did_you_mean
+
+if TYPE_CHECKING:
+    from policylang import pipeline
+
+STDIN, STDIN_NAME = "-", "<stdin>"
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Carry out the command that was chosen; the exit status."""
+    commands: dict[str, Callable[[argparse.Namespace], int]] = {
+        "compile": _compile,
+        "check": _check,
+        "apply": _apply,
+        "explain": _explain,
+    }
+    return commands[chosen.command](chosen)
+
+
+def _compile(chosen: argparse.Namespace) -> int:
+    report = Report()
+    files = _compiled_files(chosen, report)
+    if files is not None and not report.has_errors:
+        _write(chosen, files, report)
+    _show(report, chosen, sys.stderr)
+    return _status(report)
+
+
+def _compiled_files(chosen: argparse.Namespace, report: Report) -> dict[str, str] | None:
+    """The files by name that the policy compiles to, or None where it has errors."""
+    from policylang import pipeline
+
+    source = _source(chosen.file, report)
+    if source is None:
+        return None
+    if chosen.target == "ir":
+        from policylang.ir.dump import dump
+
+        ruleset = pipeline.verified_ruleset(source, report)
+        return None if ruleset is None else {"ir": dump(ruleset)}
+    artifact = pipeline.compile_policy(source, chosen.target, report)
+    return None if artifact is None else {file.name: file.text for file in artifact.files}
+
+
+def _write(chosen: argparse.Namespace, files: dict[str, str], report: Report) -> None:
+    if chosen.target == "iptables":
+        from policylang.backends.iptables import SETS
+
+        # The files of rules are always there; the one of sets only where a rule needs it.
+        stale = () if SETS in files else (SETS,)
+        output.write_folder(Path(chosen.output), files, stale, report)
+        return
+    (text,) = files.values()
+    if chosen.output in (None, "-"):
+        output.write_stdout(text, report)
+    else:
+        output.write_file(Path(chosen.output), text, report)
+
+
+def _check(chosen: argparse.Namespace) -> int:
+    from policylang import pipeline
+
+    report = Report()
+    source = _source(chosen.file, report)
+    ruleset = None if source is None else pipeline.ruleset_of(source, report)
+    if ruleset is not None:
+        for target in TARGETS if chosen.target is None else (chosen.target,):
+            pipeline.artifact_of(ruleset, target, report)
+    if chosen.format == "json":
+        print(as_json(report.in_order()), end="")
+        return _status(report)
+    _show(report, chosen, sys.stderr)
+    if not report.has_errors:
+        counts = ", ".join(filter(None, ("no errors", summary(report.diagnostics))))
+        print(f"{_called(chosen.file)}: {counts}")
+    return _status(report)
+
+
+def _apply(chosen: argparse.Namespace) -> int:
+    from policylang import pipeline
+    from policylang.apply.restore import Flavour
+    from policylang.apply.transaction import apply
+
+    report = Report()
+    source = _source(chosen.file, report)
+    artifact = None
+    if source is not None:
+        artifact = pipeline.compile_policy(source, chosen.target, report)
+    if artifact is None:
+        _show(report, chosen, sys.stderr)
+        return REFUSED
+    assert not report.has_errors, "an artifact of a policy with errors"
+    flavour = None if chosen.flavour is None else Flavour(chosen.flavour)
+    applied = apply(artifact, report, netns=chosen.netns, flavour=flavour)
+    _show(report, chosen, sys.stderr)
+    name = _called(chosen.file)
+    if applied is None:
+        left_mixed = any(d.code == "not-restored" for d in report.diagnostics)
+        if not left_mixed and chosen.format == "text":
+            print(f"{name}: not loaded; what was in force is in force", file=sys.stderr)
+        return REFUSED
+    where = "" if chosen.netns is None else f" into namespace {visible(chosen.netns)}"
+    removed = "".join(f"; removed {what} of an earlier apply" for what in applied.removed)
+    print(f"{name}: loaded by {applied.way}{where}{removed}")
+    return DONE
+
+
+def _explain(chosen: argparse.Namespace) -> int:
+    if chosen.code is None:
+        width = max(map(len, CODES))
+        for code in sorted(CODES):
+            print(f"{code:<{width}}  {CODES[code].severity:<7}  {CODES[code].title}")
+        return DONE
+    known = CODES.get(chosen.code)
+    if known is None:
+        hint = did_you_mean(chosen.code, CODES) or "`policylang explain` lists them all"
+        print(
+            f"policylang explain: no message has the id `{visible(chosen.code)}`: {hint}",
+            file=sys.stderr,
+        )
+        return LOOK
+    from textwrap import fill
+
+    print(f"{known.severity}[{chosen.code}]: {known.title}\n\n{fill(known.explanation, 80)}")
+    return DONE
+
+
+def _source(file: str, report: Report) -> pipeline.Source | None:
+    """What to compile; None, reported, where standard input is closed or no text."""
+    from policylang.pipeline import Text
+
+    if file != STDIN:
+        return Path(file)
+    if sys.stdin is None:
+        report.add("unreadable-file", "standard input is closed", None)
+        return None
+    try:
+        return Text(sys.stdin.buffer.read().decode("utf-8-sig"), STDIN_NAME, Path.cwd())
+    except UnicodeDecodeError as error:
+        what = f"byte {error.start + 1} of standard input is not UTF-8"
+        report.add("not-utf8", what, None)
+        return None
+
+
+def _called(file: str) -> str:
+    """How lines of ours call the policy."""
+    return STDIN_NAME if file == STDIN else visible(file)
+
+
+def _show(report: Report, chosen: argparse.Namespace, stream: TextIO) -> None:
+    """Write what was found, with a last line that counts it."""
+    found = report.in_order()
+    if chosen.format == "json":
+        stream.write(as_json(found))
+    elif found:
+        stream.write(f"{Renderer(_wants_color(chosen.color, stream)).render(found)}\n")
+        stream.write(f"{summary(found)}\n")
+
+
+def _wants_color(choice: str, stream: TextIO) -> bool:
+    if choice != "auto":
+        return choice == "always"
+    if os.environ.get("NO_COLOR"):  # no-color.org
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _status(report: Report) -> int:
+    return REFUSED if report.has_errors else DONE

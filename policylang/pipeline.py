@@ -1,0 +1,82 @@
+"""The compiler from end to end: text → tree → model → ir → ir → artifact.
+
+Reading starts here. Each step is a function from one frozen value to the next and writes only
+to the report; a policy with an error compiles to nothing. What is done with an artifact
+(written, loaded) is the caller's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from policylang.backends import backend
+from policylang.backends.base import Artifact
+from policylang.diagnostics import Report
+from policylang.ir.ruleset import Ruleset
+from policylang.ir.verify import verify
+from policylang.lower.stateful import lower
+from policylang.model.check import check
+from policylang.model.resolve import resolve
+from policylang.optimise import optimise
+from policylang.syntax.loader import load, load_text
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A policy that is no file: messages call it `name`, and its paths start at `folder`."""
+
+    text: str
+    name: str
+    folder: Path
+
+
+Source = Path | Text
+
+
+def compile_policy(source: Source, target: str, report: Report) -> Artifact | None:
+    """What the policy compiles to for a target, or None where `report` has errors."""
+    ruleset = ruleset_of(source, report)
+    return None if ruleset is None else artifact_of(ruleset, target, report)
+
+
+def ruleset_of(source: Source, report: Report) -> Ruleset | None:
+    """The part that all targets share: the optimised rules, or None where there are errors."""
+    match source:
+        case Path():
+            loaded = load(source, report)
+        case Text():
+            loaded = load_text(source.text, source.name, source.folder, report)
+    policy = resolve(loaded, report)
+    if report.has_errors:
+        return None
+    check(policy, report)
+    if report.has_errors:
+        return None
+    ruleset = lower(policy, report)
+    if report.has_errors:
+        return None
+    ruleset = optimise(ruleset, report)
+    return None if report.has_errors else ruleset
+
+
+def verified_ruleset(source: Source, report: Report) -> Ruleset | None:
+    """What `ruleset_of` makes, proved to be well formed, whatever targets can do with it."""
+    ruleset = ruleset_of(source, report)
+    if ruleset is not None:
+        verify(ruleset, backend("nft").capabilities, Report())
+    return ruleset
+
+
+def artifact_of(ruleset: Ruleset, target: str, report: Report) -> Artifact | None:
+    """What rules become for a target, or None where it cannot express them all.
+
+    Errors that `report` holds already do not matter: one ruleset can be tried on many targets.
+    """
+    chosen = backend(target)
+    own = Report()
+    verify(ruleset, chosen.capabilities, own)
+    artifact = None if own.has_errors else chosen.emit(ruleset, own)
+    for found in own.diagnostics:
+        report.add(found.code, found.message, found.span, help=found.help, labels=found.labels)
+    return None if own.has_errors else artifact
