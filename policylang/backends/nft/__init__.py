@@ -73,11 +73,11 @@ class NftBackend:
                 "table": TABLE,
                 "helpers": [
                     {
-                        "name": name,
+                        "opening": Line(f"ct helper {name} {{", origins),
                         "type": action.helper,
                         "protocol": spell.PORTED_WORDS[action.protocol],
                     }
-                    for name, action in sorted(spelling.helpers.items())
+                    for name, (action, origins) in sorted(spelling.helpers.items())
                 ],
                 "sets": [_body(named) for named in sets.all()],
                 "chains": chains,

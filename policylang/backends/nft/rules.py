@@ -39,7 +39,7 @@ class Spelling:
     def __init__(self, sets: Sets) -> None:
         self.sets = sets
         self.answers: dict[str, str] = {}
-        self.helpers: dict[str, ir.AssignHelper] = {}
+        self.helpers: dict[str, tuple[ir.AssignHelper, tuple[Origin, ...]]] = {}
 
     def lines(self, item: Item, hint: str) -> Iterator[Line]:
         """The lines of an item; `hint` names the sets that it may need."""
@@ -48,6 +48,10 @@ class Spelling:
             return
         comment = _comment(item.origins)
         statement = self._statement(item)
+        if isinstance(item.action, ir.AssignHelper):
+            name = helper_object(item.action)
+            earlier = self.helpers.get(name, (item.action, ()))[1]
+            self.helpers[name] = (item.action, joined(earlier, item.origins))
         for match in self._matches(item.cube):
             yield Line(" ".join(filter(None, (match, statement, comment))), item.origins)
 
@@ -116,9 +120,7 @@ class Spelling:
                     where = f" group {action.group}"
                 return f'log prefix "{action.prefix}"{where}'
             case ir.AssignHelper():
-                name = helper_object(action)
-                self.helpers[name] = action
-                return f'ct helper set "{name}" accept'
+                return f'ct helper set "{helper_object(action)}" accept'
             case _:
                 assert_never(action)
 
