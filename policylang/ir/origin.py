@@ -16,6 +16,7 @@ class Why(StrEnum):
     LOOPBACK = "loopback"
     IMPLIED_REPLY = "implied reply"
     ICMP_ERROR = "icmp error about a connection"
+    REJECT_ANSWER = "reset of a rejected connection"
     HELPER_ASSIGNMENT = "helper assignment"
     HELPER_EXPECTATION = "helper expectation"
     ESSENTIAL = "essential"

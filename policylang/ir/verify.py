@@ -87,6 +87,7 @@ def _check_action(
                 f"{can.target} takes a log prefix of at most {most} bytes, not of "
                 f"{len(action.prefix.encode())}",
                 next((o.span for o in origins if o.span), None),
+                help=f"shorten the prefix by {len(action.prefix.encode()) - most} bytes",
             )
 
 

@@ -14,6 +14,7 @@ from policylang.lower.helpers import assignments, expectations
 from policylang.lower.names import base_chain, log_prefix
 from policylang.lower.paths import LOOPBACK, between, traffic_cube
 from policylang.model.types import (
+    Answer,
     Default,
     Direction,
     InvalidPolicy,
@@ -23,7 +24,16 @@ from policylang.model.types import (
     Verb,
 )
 from policylang.packets.cube import EVERYTHING, Cube
-from policylang.packets.fields import ICMP, ICMPV6, TCP, UNIVERSE, Field, State
+from policylang.packets.fields import (
+    ICMP,
+    ICMPV6,
+    TCP,
+    TCP_RST,
+    UNIVERSE,
+    Field,
+    State,
+    with_flags,
+)
 from policylang.packets.packetset import compact
 from policylang.packets.values import Ranges, name_range
 
@@ -147,6 +157,22 @@ def _icmp_errors() -> Iterator[Rule]:
         yield Rule(cube, ir.Accept(), (), (Origin(Why.ICMP_ERROR),))
 
 
+def _answers_with_reset(policy: Policy) -> bool:
+    """Whether the policy rejects TCP by a reset anywhere."""
+    deciders: tuple[PolicyRule | Default, ...] = (*policy.rules, *policy.defaults.values())
+    return any(d.answer is not None and d.answer.tcp is Answer.TCP_RESET for d in deciders)
+
+
+def _resets() -> Iterator[Rule]:
+    """The resets by which `reject` answers, whatever the rules say of what goes out.
+
+    The kernel sends them through OUTPUT, RELATED to the connection that was rejected
+    (nf_conntrack_attach in net/netfilter/nf_conntrack_core.c). A reset opens nothing.
+    """
+    reset = Cube.of({Field.TCP_FLAGS: with_flags(TCP_RST, TCP_RST)})
+    yield Rule(_state(State.RELATED) & reset, ir.Accept(), (), (Origin(Why.REJECT_ANSWER),))
+
+
 def _essential_cubes(path: Path) -> tuple[Cube, ...]:
     if path is Path.FORWARD:
         return ()
@@ -172,6 +198,8 @@ class _Filter:
         yield from _established()
         yield from _loopback(self.path)
         yield from _icmp_errors()
+        if self.path is Path.OUTPUT and _answers_with_reset(self.policy):
+            yield from _resets()
         yield from expectations(self.policy.rules, self.path)
         if self.path is not Path.OUTPUT:
             yield from self._invalid()

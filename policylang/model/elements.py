@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from policylang.diagnostics import Report
+from policylang.diagnostics import Label, Report
 from policylang.model.scope import Scope, cycle
 from policylang.model.types import Zone
 from policylang.packets.fields import PORTS
@@ -13,6 +13,7 @@ from policylang.packets.values import (
     NAME_BYTES,
     Range,
     Ranges,
+    format_address,
     name_range,
     parse_address,
     parse_one_address,
@@ -61,7 +62,8 @@ class Elements:
                 "host-bits",
                 f"`{node.text}` has bits set beyond its prefix of {length}",
                 node.span,
-                help="the whole network is meant; write the address alone to mean one host",
+                help=f"`{format_address(parsed[0])}/{length}` is meant; write the address alone to "
+                "mean one host",
             )
         return parsed
 
@@ -119,6 +121,7 @@ class Elements:
                 "wrong-kind",
                 f"`{name.text}` is a set of {KIND_WORDS[value.kind]}; expected a {wanted}",
                 name.span,
+                labels=(Label(declaration.name.span, "declared here"),),
             )
             return Ranges()
         return value.values
@@ -134,7 +137,6 @@ class Elements:
             cycle(self.report, "set-cycle", "set", at.span, path)
             return SetValue(None, Ranges())
         self._open.append(declaration.name)
-        before = self.report.has_errors
         kind, values = self._list(declaration.elements, None)
         if declaration.exceptions:
             kind, taken = self._list(declaration.exceptions, kind)
@@ -142,7 +144,7 @@ class Elements:
         self._open.pop()
         value = SetValue(kind, values)
         self._sets[name] = value
-        if not values and self.report.has_errors == before:
+        if not values and not self.report.has_errors:  # an error may be why it is empty
             self.report.add(
                 "empty-set",
                 f"set `{name}` is empty: what names it matches nothing",

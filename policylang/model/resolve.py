@@ -101,9 +101,10 @@ def _settings(loaded: tree.Loaded, rules: Rules, report: Report) -> Settings:
             continue
         for item in statement.items:
             if type(item) in first:
+                word = "essentials" if isinstance(item, tree.EssentialsSetting) else "invalid"
                 report.add(
                     "duplicate-setting",
-                    "the same setting twice",
+                    f"`{word}` is set twice",
                     item.span,
                     labels=(Label(first[type(item)].span, "the first is here"),),
                 )

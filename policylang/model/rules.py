@@ -67,6 +67,7 @@ class Rules:
     elements: Elements
     services: Services
     report: Report
+    _cycles: set[frozenset[str]] = field(default_factory=set)  # that were reported
 
     def unfold(self, statements: Iterable[RuleStatement], context: Context) -> Iterable[PolicyRule]:
         """The rules of these statements, in order."""
@@ -91,7 +92,10 @@ class Rules:
         opened = [n.text for n in context.used_at]
         if name.text in opened:
             path = (declaration.name, *context.used_at[opened.index(name.text) + 1 :])
-            cycle(self.report, "rules-cycle", "group of rules", name.span, path)
+            members = frozenset(member.text for member in path)
+            if members not in self._cycles:
+                self._cycles.add(members)
+                cycle(self.report, "rules-cycle", "group of rules", name.span, path)
             return
         inner = replace(context, used_at=(*context.used_at, name))
         yield from self.unfold(declaration.statements, inner)
@@ -158,7 +162,7 @@ class Rules:
             match element:
                 case tree.PortsWhat():
                     current = _OpenList(element.protocol, element)
-                    self._continues(current, element.element)
+                    self._add_ports(current, element.element)
                 case tree.IcmpWhat():
                     current = _OpenList(element.protocol, element)
                     self._add_icmp(current, element.type)
@@ -190,15 +194,18 @@ class Rules:
 
     def _continues(self, current: _OpenList, element: tree.WhatElement) -> bool:
         """Whether an element goes on with the list that is open; if so it is taken in."""
+        if current.wants_exception:
+            current.wants_exception = False
+            self._add_exception(current, element)
+            return True
         match element:
             case tree.ExceptMark():
                 if not current.takes_ports or current.in_except:
                     return False
-                current.in_except = True
+                current.in_except = current.wants_exception = True
             case tree.Number() | tree.NumberRange():
                 if current.takes_ports:
-                    if (port := self.elements.port(element)) is not None:
-                        current.add(port)
+                    self._add_ports(current, element)
                 elif isinstance(element, tree.NumberRange):
                     return False
                 elif current.protocol == "protocol":
@@ -208,8 +215,7 @@ class Rules:
             case tree.Name():
                 declaration = self.scope.find(element.text)
                 if isinstance(declaration, tree.SetDecl) and current.takes_ports:
-                    for pair in self.elements.set_of(element, PORT, "set of ports"):
-                        current.add(pair)
+                    self._add_ports(current, element)
                 elif declaration is None and element.text not in self.scope.loaded.known_services:
                     return self._continues_by_name(current, element)
                 else:
@@ -228,6 +234,28 @@ class Rules:
             self._add_protocol(current, name)
             return True
         return False
+
+    def _add_exception(self, current: _OpenList, element: tree.WhatElement) -> None:
+        """Take the first element behind `except`, which cannot start anything new."""
+        if isinstance(element, (tree.Number, tree.NumberRange, tree.Name)):
+            self._add_ports(current, element)
+        else:
+            self.report.add(
+                "misplaced-except",
+                "`except` can take away ports alone",
+                element.span,
+                help="put a rule that denies what is excepted before this one",
+            )
+
+    def _add_ports(
+        self, current: _OpenList, node: tree.Number | tree.NumberRange | tree.Name
+    ) -> None:
+        """Take in a port, a range, or a set of ports; reports names of anything else."""
+        if isinstance(node, tree.Name):
+            for pair in self.elements.set_of(node, PORT, "set of ports"):
+                current.add(pair)
+        elif (port := self.elements.port(node)) is not None:
+            current.add(port)
 
     def _add_icmp(self, current: _OpenList, node: tree.Number | tree.Name) -> None:
         number = self.services.icmp_type(current.protocol, node)
@@ -276,6 +304,7 @@ class Rules:
                         "self-in-zone",
                         "this host is in no zone: a zone is made of other machines",
                         item.span,
+                        help="leave out `in`, or name an own address: `inbound to ADDRESS`",
                     )
                 return (SelfEnd(),)
             case tree.Keyword() as word:
@@ -284,6 +313,7 @@ class Rules:
                         "group-as-source",
                         f"`{word.text}` can be a destination alone",
                         item.span,
+                        help="name the machines that send, or `any`",
                     )
                 return (GroupEnd(Group(word.text), within),)
             case tree.Address() as address:
@@ -315,6 +345,7 @@ class Rules:
                     f"`{name.text}` is a {kind_of(declaration)}; expected a zone, a set or an "
                     "address",
                     name.span,
+                    labels=(Label(declaration.name.span, "declared here"),),
                 )
         return ()
 
@@ -365,12 +396,13 @@ class Rules:
         name: str | None = None
         first: dict[type, Span] = {}
         for node in nodes:
+            word = "log" if isinstance(node, tree.LogOption) else "name"
             if type(node) in first:
                 self.report.add(
                     "duplicate-option",
-                    "the same option twice",
+                    f"`{word}` is given twice",
                     node.span,
-                    labels=(Label(first[type(node)], "first given here"),),
+                    labels=(Label(first[type(node)], "the first is here"),),
                 )
                 continue
             first[type(node)] = node.span
@@ -382,11 +414,7 @@ class Rules:
 
     def log(self, node: tree.LogOption) -> Log:
         """How to log; reports `bad-log` and `bad-text`."""
-        prefix = None if node.prefix is None else self._plain_text(node.prefix)
-        if prefix is not None and "$" in prefix and node.prefix is not None:
-            self.report.add(
-                "bad-text", "nft takes a `$` in a log prefix for a name", node.prefix.span
-            )
+        prefix = None if node.prefix is None else self._plain_text(node.prefix, but="$")
         level = None if node.level is None else node.level.text
         if node.level is not None and level not in LOG_LEVELS:
             self.report.add(
@@ -405,6 +433,7 @@ class Rules:
                     "bad-log",
                     "a log group has no level",
                     node.level.span,
+                    help="leave one of the two out",
                     labels=(Label(node.group.span, "the group"),),
                 )
         rate: Rate | None = Rate(10, "second")
@@ -424,14 +453,19 @@ class Rules:
             )
         return Rate(node.count, node.unit, burst)
 
-    def _plain_text(self, node: tree.Text) -> str:
-        if not all(32 <= ord(c) < 127 for c in node.text) or "\\" in node.text:
-            self.report.add(
-                "bad-text",
-                "this text is written into the ruleset, which takes printable ASCII without "
-                "backslashes alone",
-                node.span,
-            )
+    def _plain_text(self, node: tree.Text, *, but: str = "") -> str:
+        """The text; reports `bad-text` at the first character that no target can write."""
+        for position, character in enumerate(node.text, node.span.start + 1):
+            if not 32 <= ord(character) < 127 or character in "\\" + but:
+                shown = character if character.isprintable() else f"U+{ord(character):04X}"
+                self.report.add(
+                    "bad-text",
+                    f"`{shown}` cannot be written into a ruleset",
+                    Span(node.span.file, position, position + 1),
+                    help="printable ASCII can, but for quotes and backslashes"
+                    + (f", and `{but}` in a log prefix" if but else ""),
+                )
+                break
         return node.text
 
 
@@ -444,6 +478,7 @@ class _OpenList:
     elements: list[Range] = field(default_factory=list)
     exceptions: list[Range] = field(default_factory=list)
     in_except: bool = False
+    wants_exception: bool = False  # `except` stands last: what follows must be ports
 
     @property
     def takes_ports(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from policylang.diagnostics import Label, Report, did_you_mean
 from policylang.source import Span
 from policylang.syntax import tree
+from policylang.syntax.tokens import RESERVED
 
 Declaration = tree.ZoneDecl | tree.SetDecl | tree.ServiceDecl | tree.ServiceGroup | tree.RulesDecl
 
@@ -69,15 +70,15 @@ class Scope:
             return
         if name.text in self.loaded.broken:  # its declaration could not be read, as reported
             return
+        if name.text in RESERVED and not name.quoted:  # no name at all, as reported
+            return
         candidates = [n for n, d in self.declared.items() if isinstance(d, kinds)]
         if tree.ServiceDecl in kinds:
             candidates += self.loaded.known_services
-        self.report.add(
-            code,
-            f"no {wanted} named `{name.text}`",
-            name.span,
-            help=did_you_mean(name.text, candidates),
-        )
+        hint = did_you_mean(name.text, candidates)
+        if hint is None and name.text in self.loaded.known_services:
+            hint = f"`{name.text}` is a service, which stands for protocol and ports together"
+        self.report.add(code, f"no {wanted} named `{name.text}`", name.span, help=hint)
 
     def wrong_kind(self, wanted: str, name: tree.Name, found: Declaration) -> None:
         """Report a name that stands for something else than is wanted here."""

@@ -132,7 +132,7 @@ class Services:
         if not any(t.helper for t in done):
             self.report.add(
                 "data-without-helper",
-                "`data` names the ports of what a helper predicts, and there is no helper before it",
+                "`data` is about what a helper predicts, and no helper stands before it",
                 item.span,
                 help="write the helper first: helper ftp data 40000-40100",
             )
@@ -205,11 +205,15 @@ class Services:
         types = icmp_types(protocol)
         number = types.get(node.text.lower())
         if number is None:
+            other = "icmpv6" if protocol == "icmp" else "icmp"
+            hint = did_you_mean(node.text, types) or "its number can be written as well"
+            if node.text.lower() in icmp_types(other):
+                hint = f"{other} has a type of that name"
             self.report.add(
                 "unknown-icmp-type",
                 f"no type of {protocol} named `{node.text}`",
                 node.span,
-                help=did_you_mean(node.text, types) or "its number can be written as well",
+                help=hint,
             )
         return number
 

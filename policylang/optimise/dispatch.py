@@ -1,7 +1,8 @@
 """Rules that name interfaces go into a chain for each interface, or pair of them.
 
 A packet then reads the rules for its own interfaces alone. Rules that name none stay where
-they are; those that do are moved together as far as the order allows.
+they are, and so do those about rare states and the loopback interface, which are few; the
+others are moved together as far as the order allows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from policylang.ir.actions import Jump
 from policylang.ir.origin import Origin, Why
 from policylang.ir.ruleset import Chain, Entry, Item, Lookup, Rule, Ruleset
 from policylang.ir.stages import Stage
+from policylang.optimise.intervals import Intervals
 from policylang.optimise.order import may_pass
 from policylang.packets.cube import EVERYTHING
 from policylang.packets.fields import Field
@@ -40,25 +42,36 @@ def dispatch(ruleset: Ruleset, report: Report) -> Ruleset:
 
 @dataclass(slots=True)
 class _Run:
-    """Rules to dispatch, and those found between them that stay behind them."""
+    """Rules to dispatch, and those found between them that stay behind them.
+
+    `items` are both, in the order in which they stood.
+    """
 
     rules: list[Rule] = field(default_factory=list)
     behind: list[Item] = field(default_factory=list)
-    known: dict[Field, set[Range]] = field(default_factory=dict)  # patterns of the rules
+    items: list[Item] = field(default_factory=list)
+    known: dict[Field, Intervals] = field(default_factory=dict)  # patterns of the rules
 
     def fits(self, rule: Rule, fields: tuple[Field, ...]) -> bool:
         """Whether no pattern of a rule overlaps another one of the run without being it."""
-        for f in fields:
-            known = self.known.get(f, set())
-            for low, high in rule.cube[f]:
-                if (low, high) not in known and any(a <= high and low <= b for a, b in known):
-                    return False
-        return True
+        return all(
+            self.known[f].overlapping(*pattern) in (pattern, None)
+            for f in fields
+            if f in self.known
+            for pattern in rule.cube[f]
+        )
 
     def add(self, rule: Rule, fields: tuple[Field, ...]) -> None:
         self.rules.append(rule)
+        self.items.append(rule)
         for f in fields:
-            self.known.setdefault(f, set()).update(rule.cube[f])
+            known = self.known.setdefault(f, Intervals())
+            for pattern in rule.cube[f]:
+                known.add(*pattern)
+
+    def leave_behind(self, item: Item) -> None:
+        self.behind.append(item)
+        self.items.append(item)
 
 
 def _dispatch_chain(
@@ -69,14 +82,17 @@ def _dispatch_chain(
 
     def flush() -> None:
         nonlocal run
-        items.extend(_dispatched(chain.name, run, fields, taken, made))
-        items.extend(run.behind)
+        if len(run.rules) < FEWEST_RULES:
+            items.extend(run.items)
+        else:
+            items.append(_dispatched(chain.name, run, fields, taken, made))
+            items.extend(run.behind)
         run = _Run()
 
     for item in chain.items:
-        if not (isinstance(item, Rule) and _has_key(item, fields)):
+        if not (isinstance(item, Rule) and _takes_part(item) and _has_key(item, fields)):
             if run.rules:
-                run.behind.append(item)
+                run.leave_behind(item)
             else:
                 items.append(item)
             continue
@@ -85,6 +101,12 @@ def _dispatch_chain(
         run.add(item, fields)
     flush()
     return Chain(chain.name, tuple(items))
+
+
+def _takes_part(rule: Rule) -> bool:
+    """Whether packets read the rule so often, or it is one of so many, that a chain pays."""
+    is_loopback = any(origin.why is Why.LOOPBACK for origin in rule.origins)
+    return Field.CT_STATE not in rule.cube and not is_loopback
 
 
 def _has_key(rule: Rule, fields: tuple[Field, ...]) -> bool:
@@ -96,9 +118,7 @@ def _has_key(rule: Rule, fields: tuple[Field, ...]) -> bool:
 
 def _dispatched(
     name: str, run: _Run, fields: tuple[Field, ...], taken: set[str], made: list[Chain]
-) -> list[Item]:
-    if len(run.rules) < FEWEST_RULES:
-        return list(run.rules)
+) -> Lookup:
     members: dict[Key, list[Rule]] = {}
     for rule in run.rules:
         for key in product(*(rule.cube[f].pairs for f in fields)):
@@ -113,7 +133,7 @@ def _dispatched(
             body = tuple(replace(rule, cube=rule.cube.without(*fields)) for rule in rules)
             made.append(Chain(chains[alike], body))
         entries.append(Entry(key, Jump(chains[alike]), (Origin(Why.DISPATCH),)))
-    return [Lookup(EVERYTHING, fields, tuple(entries))]
+    return Lookup(EVERYTHING, fields, tuple(entries))
 
 
 def _free_name(name: str, key: Key, taken: set[str]) -> str:
@@ -129,4 +149,3 @@ def _free_name(name: str, key: Key, taken: set[str]) -> str:
 
 def _safe(text: str) -> str:
     return "".join(c if c.isascii() and c.isalnum() else "_" for c in text.removesuffix("*"))
-

@@ -48,12 +48,18 @@ _Shape = tuple[tuple[Field, ...], tuple[tuple[Field, Ranges], ...]]
 
 @dataclass(slots=True)
 class _Run:
-    """Rules on the same fields, and the items between them that stay behind."""
+    """Rules on the same fields, and the items between them that stay behind, by position."""
 
     fields: tuple[Field, ...]
-    position: int
     rules: list[Rule] = field(default_factory=list)
-    members: set[int] = field(default_factory=set)
+    members: list[int] = field(default_factory=list)
+    others: list[int] = field(default_factory=list)
+
+    def add(self, position: int, rule: Rule) -> None:
+        if self.members:
+            self.others += range(self.members[-1] + 1, position)
+        self.members.append(position)
+        self.rules.append(rule)
 
 
 def _gather_chain(chain: Chain) -> Chain:
@@ -66,15 +72,14 @@ def _gather_chain(chain: Chain) -> Chain:
             continue
         known = runs.setdefault(shape, [])
         if not known or not _may_join(chain.items, known[-1], position, item):
-            known.append(_Run(shape[0], position))
-        known[-1].rules.append(item)
-        known[-1].members.add(position)
+            known.append(_Run(shape[0]))
+        known[-1].add(position, item)
     lookups: dict[int, Lookup] = {}
     gone: set[int] = set()
     for run in (run for known in runs.values() for run in known):
         found = _lookup(chain.items, run) if len(run.rules) >= FEWEST_RULES else None
         if found is not None and not gone & found[1]:
-            lookups[run.position] = found[0]
+            lookups[run.members[0]] = found[0]
             gone |= found[1]
     return Chain(chain.name, tuple(_with_lookups(chain.items, lookups, gone)))
 
@@ -111,38 +116,31 @@ def _shape(item: Item) -> _Shape | None:
 
 def _may_join(items: tuple[Item, ...], run: _Run, position: int, rule: Rule) -> bool:
     """Whether a rule can move up to the start of a run."""
-    between = position - run.position - 1 - (len(run.members) - 1)
-    if between > MOST_CHECKS:
+    if position - run.members[0] - len(run.members) > MOST_CHECKS:
         return False
-    if between <= 0:
-        return True
-    return all(
-        index in run.members or may_swap(rule, items[index])
-        for index in range(run.position, position)
-    )
+    between = (*run.others, *range(run.members[-1] + 1, position))
+    return all(may_swap(rule, items[index]) for index in between)
 
 
 def _lookup(items: tuple[Item, ...], run: _Run) -> tuple[Lookup, set[int]] | None:
     """The lookup of a run and the positions of the rules in it, or None where none is better.
 
-    Rules that overlap an earlier one stay out. A rule that stays out was between the others
-    when they were allowed to move, or is one of them: `_settled` looks at those again.
+    Rules that overlap an earlier one of the run stay out: so those that are in overlap none of
+    those that are out, and may move past them.
     """
-    varying = tuple(
-        f for f in run.fields if len({rule.cube[f] for rule in run.rules}) > 1
-    )
+    varying = tuple(f for f in run.fields if len({rule.cube[f] for rule in run.rules}) > 1)
     if not varying or len(varying) > MOST_KEY_FIELDS:
         return None
     if any(f not in KEY_FIELDS for f in varying):
         return None
     stated = dict(run.rules[0].cube.stated)
     cube = Cube.of({f: v for f, v in stated.items() if f not in varying})
-    positions = sorted(run.members)
+    positions = run.members
     keys = [_keys(items[p], varying) for p in positions]
     out = _overlapping(keys)
     if out is None:
         return None
-    inside = _settled(items, positions, out)
+    inside = [index for index in range(len(positions)) if index not in out]
     if len(inside) < FEWEST_RULES:
         return None
     entries = tuple(
@@ -198,19 +196,3 @@ def _overlapping(keys: list[list[tuple[Range, ...]]]) -> set[int] | None:
                 out.add(max(owner, index))
         active.append((key, index))
     return out
-
-
-def _settled(items: tuple[Item, ...], positions: list[int], out: set[int]) -> list[int]:
-    """The rules, by index, that can really stand together once those in `out` stay behind."""
-    inside: list[int] = []
-    behind: list[int] = []
-    for index, position in enumerate(positions):
-        rule = items[position]
-        assert isinstance(rule, Rule)
-        if index in out or len(behind) > MOST_CHECKS:
-            behind.append(index)
-        elif all(may_swap(rule, items[positions[other]]) for other in behind):
-            inside.append(index)
-        else:
-            behind.append(index)
-    return inside

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 
 from policylang.diagnostics import Report
 from policylang.ir.actions import Action
 from policylang.ir.origin import Origin, Why, joined
 from policylang.ir.ruleset import Chain, Item, Rule, Ruleset
-from policylang.optimise.order import is_plain, may_pass
-from policylang.packets.cube import Cube
+from policylang.optimise.intervals import Intervals
+from policylang.optimise.order import MOST_CHECKS, is_plain, may_swap
+from policylang.packets.cube import EVERYTHING, Cube
 from policylang.packets.fields import Field
-from policylang.packets.values import Range, Ranges
+from policylang.packets.values import Ranges
 
 MOST_STEPS = 256  # how far back a rule is moved past rules that decide otherwise
 
@@ -36,19 +38,43 @@ def _merge_chain(chain: Chain) -> Chain:
 
 @dataclass(slots=True)
 class _Growing:
-    """A rule that takes others in; all of them differ from it in `field` alone."""
+    """A rule that takes others in; all of them differ from it in `field` alone.
+
+    `frame` is what they have in common, and `values` what they say of the field.
+    """
 
     rule: Rule
-    field: Field | None
-    pairs: list[Range]
-    origins: list[tuple[Origin, ...]]
+    field: Field | None = None
+    frame: Cube = EVERYTHING
+    values: Intervals = dataclass_field(default_factory=Intervals)
+    origins: list[tuple[Origin, ...]] = dataclass_field(default_factory=list)
+
+    def take_in(self, rule: Rule, field: Field) -> None:
+        if self.field is None:
+            self.field = field
+            self.frame = Cube.of(dict(self.rule.cube.beside(field)))
+            self.origins.append(self.rule.origins)
+            for pair in self.rule.cube[field]:
+                self.values.add(*pair)
+        for pair in rule.cube[field]:
+            self.values.add(*pair)
+        self.origins.append(rule.origins)
+
+    def may_swap(self, rule: Rule) -> bool:
+        """What `order.may_swap` says of this rule as far as it has grown, or False."""
+        if self.field is None or self.rule.action == rule.action:
+            return may_swap(rule, self.rule)
+        common = self.frame & rule.cube
+        return common.is_empty or all(
+            self.values.overlapping(*pair) is None for pair in common[self.field]
+        )
 
     def finished(self) -> Rule:
         if self.field is None:
             return self.rule
-        terms = {f: v for f, v in self.rule.cube.stated if f is not self.field}
-        terms[self.field] = Ranges.merged(self.pairs)
-        return Rule(Cube.of(terms), self.rule.action, (), joined(*self.origins))
+        values = Ranges.merged(self.values.pairs)
+        cube = Cube.of({**dict(self.frame), self.field: values})
+        return Rule(cube, self.rule.action, (), joined(*self.origins))
 
 
 def _merge_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
@@ -60,25 +86,19 @@ def _merge_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
             last[None] = len(output)
             output.append(item)
             continue
-        stated = item.cube.stated
         why = tuple(dict.fromkeys(origin.why for origin in item.origins))
-        keys = {
-            f: (item.action, why, f, tuple(term for term in stated if term[0] is not f))
-            for f, _ in stated
-        }
+        keys = {f: (item.action, why, f, item.cube.beside(f)) for f, _ in item.cube.stated}
         home = _home(item, keys, output, where, last)
         if home is not None:
             index, field = home
             growing = output[index]
             assert isinstance(growing, _Growing)
-            growing.field = field
-            growing.pairs += item.cube[field]
-            growing.origins.append(item.origins)
+            growing.take_in(item, field)
             continue
         for key in keys.values():
             where[key] = len(output)
         last[item.action] = len(output)
-        output.append(_Growing(item, None, [], [item.origins]))
+        output.append(_Growing(item))
     return tuple(o.finished() if isinstance(o, _Growing) else o for o in output)
 
 
@@ -100,8 +120,6 @@ def _home(
         if growing.field not in (None, field):
             continue
         if index > last_other or _in_reach(rule, output, index):
-            if growing.field is None:
-                growing.pairs += growing.rule.cube[field]
             return index, field
     return None
 
@@ -110,9 +128,15 @@ def _in_reach(rule: Rule, output: list[Item | _Growing], index: int) -> bool:
     """Whether a rule can move up to the item at `index`."""
     if len(output) - index > MOST_STEPS:
         return False
-    between = (
-        other.finished() if isinstance(other, _Growing) else other
-        for other in output[index + 1 :]
-        if not (isinstance(other, _Growing) and other.rule.action == rule.action)
-    )
-    return may_pass(rule, between)
+    checks = 0
+    for other in output[index + 1 :]:
+        if isinstance(other, _Growing):
+            if other.rule.action == rule.action:
+                continue
+            swaps = other.may_swap(rule)
+        else:
+            swaps = may_swap(rule, other)
+        checks += 1
+        if not swaps or checks > MOST_CHECKS:
+            return False
+    return True

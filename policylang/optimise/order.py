@@ -26,9 +26,10 @@ def may_swap(a: Item, b: Item) -> bool:
 
 def may_pass(rule: Rule, others: Iterable[Item]) -> bool:
     """Whether a rule can move to before all of `others`; False where that costs too much."""
+    decides = is_plain(rule)
     checks = 0
     for other in others:
-        if is_plain(other) and isinstance(other, Rule) and other.action == rule.action:
+        if decides and is_plain(other) and isinstance(other, Rule) and other.action == rule.action:
             continue
         checks += 1
         if checks > MOST_CHECKS or not may_swap(rule, other):

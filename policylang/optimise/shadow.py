@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from policylang.diagnostics import Report
+from policylang.ir.actions import Action, Jump
 from policylang.ir.ruleset import Chain, Item, Rule, Ruleset
 from policylang.optimise.order import is_plain
 from policylang.packets.cube import EVERYTHING, Cube
@@ -14,8 +16,32 @@ MOST_CHECKS = 64  # earlier rules on the same fields that a rule is compared wit
 
 
 def shadow(ruleset: Ruleset, report: Report) -> Ruleset:
-    """The ruleset without rules that a single earlier rule of their chain covers."""
-    return replace(ruleset, chains=tuple(_without_shadowed(chain) for chain in ruleset.chains))
+    """The ruleset without rules that a single earlier rule of their chain covers.
+
+    Chains that only such rules jumped to go with them.
+    """
+    chains = {chain.name: _without_shadowed(chain) for chain in ruleset.chains}
+    read = _read(chains, [base.chain for base in ruleset.bases])
+    return replace(ruleset, chains=tuple(chains[name] for name in chains if name in read))
+
+
+def _read(chains: dict[str, Chain], names: list[str]) -> set[str]:
+    """The chains that packets get to which enter those of these names."""
+    read: set[str] = set()
+    while names:
+        name = names.pop()
+        if name not in read:
+            read.add(name)
+            names += (action.chain for action in _actions(chains[name]) if isinstance(action, Jump))
+    return read
+
+
+def _actions(chain: Chain) -> Iterator[Action]:
+    for item in chain.items:
+        if isinstance(item, Rule):
+            yield item.action
+        else:
+            yield from (entry.action for entry in item.entries)
 
 
 def _without_shadowed(chain: Chain) -> Chain:

@@ -97,6 +97,15 @@ class Cube:
             return tuple(term for term in self.terms if term[0] is not Field.FAMILY)
         return self.terms
 
+    def beside(self, field: Field) -> tuple[tuple[Field, Ranges], ...]:
+        """What is said of all other fields: cubes that agree in it differ in `field` alone.
+
+        Such cubes become one with the union of their values. A family that addresses imply is
+        left out beside an address, since those of the other cube may be of another one.
+        """
+        terms = self.stated if field in ADDRESS_FIELDS else self.terms
+        return tuple(term for term in terms if term[0] is not field)
+
     def with_terms(self, terms: Mapping[Field, Ranges]) -> Cube:
         """The cube with some terms replaced, whatever they were."""
         return Cube.of({**dict(self.terms), **terms})
@@ -136,7 +145,7 @@ class Cube:
             if field in theirs:
                 if not values.covers(theirs[field]):
                     return False
-            elif field not in ADDRESS_FIELDS or not (other & self) == other:
+            elif field not in ADDRESS_FIELDS or (other & self) != other:
                 return False
         return True
 

@@ -38,6 +38,7 @@ class Field(IntEnum):
     DPORT = 11
     ICMP_TYPE = 12
     ICMPV6_TYPE = 13
+    TCP_FLAGS = 14  # the 14th byte of the TCP header
 
 
 class State(IntEnum):
@@ -87,6 +88,7 @@ UNIVERSE: dict[Field, Ranges] = {
     Field.DPORT: PORTS,
     Field.ICMP_TYPE: OCTET,
     Field.ICMPV6_TYPE: OCTET,
+    Field.TCP_FLAGS: OCTET,
 }
 
 FAMILY_ADDRESSES: dict[int, Ranges] = {4: V4_ADDRESSES, 6: V6_ADDRESSES}
@@ -102,4 +104,22 @@ REQUIRES: tuple[tuple[Field, Field, Ranges], ...] = (
     (Field.ICMPV6_TYPE, Field.L4PROTO, Ranges.of(ICMPV6)),
     (Field.SPORT, Field.L4PROTO, Ranges.of(TCP, UDP, DCCP, SCTP)),
     (Field.DPORT, Field.L4PROTO, Ranges.of(TCP, UDP, DCCP, SCTP)),
+    (Field.TCP_FLAGS, Field.L4PROTO, Ranges.of(TCP)),
 )
+
+TCP_RST = 0x04  # RFC 9293 section 3.1
+
+
+def with_flags(mask: int, flags: int) -> Ranges:
+    """The values of TCP_FLAGS in which the bits of `mask` are as in `flags`."""
+    return Ranges.merged((n, n) for n in range(256) if n & mask == flags)
+
+
+def flags_test(values: Ranges) -> tuple[int, int] | None:
+    """The `(mask, flags)` that values of TCP_FLAGS are all of, or None where no mask says it."""
+    held = [n for low, high in values for n in range(low, high + 1)]
+    mask = 0xFF
+    for n in held:
+        mask &= ~(n ^ held[0])
+    flags = held[0] & mask
+    return (mask, flags) if with_flags(mask, flags) == values else None

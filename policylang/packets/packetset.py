@@ -22,8 +22,7 @@ def compact(cubes: Iterable[Cube]) -> tuple[Cube, ...]:
         for field in Field:
             groups: dict[tuple[tuple[Field, Ranges], ...], list[Cube]] = {}
             for cube in kept:
-                key = tuple(term for term in cube.stated if term[0] is not field)
-                groups.setdefault(key, []).append(cube)
+                groups.setdefault(cube.beside(field), []).append(cube)
             if len(groups) == len(kept):
                 continue
             merged = True
@@ -37,9 +36,7 @@ def compact(cubes: Iterable[Cube]) -> tuple[Cube, ...]:
 def _union(cubes: list[Cube], field: Field) -> Cube:
     """The cube of several that say the same of all fields but one."""
     values = Ranges.merged(pair for cube in cubes for pair in cube[field])
-    terms = dict(cubes[0].stated)
-    terms[field] = values
-    return Cube.of(terms)
+    return Cube.of({**dict(cubes[0].beside(field)), field: values})
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,9 +185,10 @@ def parse_address(text: str) -> Range | None:
     first, dash, last = text.partition("-")
     if dash:
         low, high = parse_one_address(first), parse_one_address(last)
-        if low is not None and high is not None and low <= high:
-            if (low >= V6_BASE) == (high >= V6_BASE):
-                return low, high
+        if low is None or high is None or low > high:
+            return None
+        if (low >= V6_BASE) == (high >= V6_BASE):
+            return low, high
     return None
 
 

@@ -80,6 +80,8 @@ class Spelling:
                 return spell.names(f, cube[f])
             case Field.CT_HELPER:  # no sets of helper names in nft
                 return [f"ct helper {spell.value(f, pair)}" for pair in cube[f]]
+            case Field.TCP_FLAGS:
+                return [spell.tcp_flags(cube[f])]
             case Field.CT_STATE:
                 pairs = spell.each_value(f, cube[f])
                 return ["ct state " + ",".join(spell.value(f, pair) for pair in pairs)]
@@ -206,7 +208,7 @@ def _implies_protocol(cube: Cube, keys: tuple[Field, ...]) -> bool:
     if Field.L4PROTO in keys:
         return True
     said = (*cube.fields, *keys)
-    if Field.ICMP_TYPE in said or Field.ICMPV6_TYPE in said:
+    if any(f in said for f in (Field.ICMP_TYPE, Field.ICMPV6_TYPE, Field.TCP_FLAGS)):
         return True
     return any(f in said for f in PORT_FIELDS) and cube[Field.L4PROTO].single is not None
 

@@ -15,6 +15,7 @@ from policylang.packets.fields import (
     AddressType,
     Field,
     State,
+    flags_test,
 )
 from policylang.packets.values import Range, Ranges, format_address, name_pattern, prefixes
 
@@ -94,6 +95,7 @@ WORDS: dict[Field, Mapping[int, str]] = {
     Field.FAMILY: FAMILY_WORDS,
 }
 
+TCP_FLAG_WORDS = ("fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr")
 FEW_TYPES = 8  # ICMP types up to so many are said one by one, by name
 
 # The types of fields in named sets and maps.
@@ -143,6 +145,8 @@ def selector(field: Field, family: int, protocols: Ranges) -> str:
             return "ct helper"
         case Field.FAMILY:
             return "meta nfproto"
+        case Field.TCP_FLAGS:
+            return "tcp flags"
 
 
 def value(field: Field, pair: Range) -> str:
@@ -189,6 +193,20 @@ def names(field: Field, values: Ranges) -> list[str]:
     if matches is None:
         raise CannotSay("interface names where wildcards take away from each other")
     return [_name_match("iifname" if field is Field.IIF else "oifname", m) for m in matches]
+
+
+def tcp_flags(values: Ranges) -> str:
+    """The test of flags by a mask."""
+    test = flags_test(values)
+    if test is None:
+        raise CannotSay("sets of TCP flags that are no mask and value")
+    mask, flags = (_flag_names(bits) for bits in test)
+    return f"tcp flags & {mask} == {flags}"
+
+
+def _flag_names(bits: int) -> str:
+    names = [name for position, name in enumerate(TCP_FLAG_WORDS) if bits >> position & 1]
+    return f"({' | '.join(names)})" if len(names) > 1 else names[0] if names else "0x0"
 
 
 def _name_match(word: str, match: NameMatch) -> str:

@@ -1,0 +1,242 @@
+"""Writes chains as the lines of one table and family; knows neither files nor built-in chains.
+
+Where a line cannot hold a rule, the rule becomes several lines for disjoint packets. Where that
+is not enough, or a guard would then be met more than once, it becomes a chain of its own: what
+is not meant returns from it, and its last line acts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+
+from policylang.backends.base import Line, comment_text
+from policylang.backends.iptables.lookups import plan
+from policylang.backends.iptables.matches import spell
+from policylang.backends.iptables.names import PREFIX, ChainNames, digest
+from policylang.backends.iptables.nodes import Group, Leaf, Node, leaves
+from policylang.backends.iptables.sets import IpSets
+from policylang.backends.iptables.sieve import InexpressibleError, Matches, Sieve, Slot
+from policylang.backends.iptables.targets import (
+    Call,
+    Target,
+    guard_match,
+    helper_target,
+    target,
+)
+from policylang.backends.iptables.transport import protocol_match
+from policylang.diagnostics import Report
+from policylang.ir.actions import AssignHelper, Guard, Jump, Leave
+from policylang.ir.origin import Origin, describe
+from policylang.ir.ruleset import Item, Rule
+
+LINES_MOST = 16  # so many lines for a rule of several lists, before it becomes a chain
+COMMENT_BYTES = 120
+
+Chosen = Mapping[Slot, str]
+Sieves = list[tuple[Slot, Sieve]]
+
+
+@dataclass(slots=True)
+class TableWriter:
+    """Writes the chains of one table for one family.
+
+    `chains` are the lines by chain name, `called` the chains of the ruleset to which they lead.
+    """
+
+    family: int
+    names: ChainNames
+    sets: IpSets
+    report: Report
+    chains: dict[str, list[Line]] = field(default_factory=dict)
+    called: list[str] = field(default_factory=list)
+    _helpers: dict[AssignHelper, str] = field(default_factory=dict)
+
+    def write(self, name: str, items: Iterable[Item]) -> None:
+        """Write a chain, under the name that it has in the ruleset.
+
+        Reports `unsupported` for what iptables cannot say.
+        """
+        here = self.names[name]
+        self.chains.setdefault(here, [])
+        for item in items:
+            try:
+                here = self._item(here, item)
+            except InexpressibleError as reason:
+                origins = item.origins if isinstance(item, Rule) else item.entries[0].origins
+                span = next((o.span for o in origins if o.span is not None), None)
+                self.report.add("unsupported", f"iptables cannot express {reason}", span)
+
+    def _item(self, here: str, item: Item) -> str:
+        """Write an item and return the chain that the next one belongs to."""
+        if isinstance(item, Rule):
+            return self._leaf(here, Leaf(item.cube, item.action, item.guards, item.origins))
+        nodes = plan(item, self.family)
+        if any(isinstance(entry.action, Leave) for entry in item.entries):
+            for leaf in leaves(nodes):
+                here = self._leaf(here, leaf)
+        else:
+            self._nodes(here, nodes)
+        return here
+
+    def _nodes(self, here: str, nodes: Iterable[Node], *, in_group: bool = False) -> None:
+        for node in nodes:
+            if isinstance(node, Leaf):
+                self._leaf(here, node, in_group=in_group)
+            else:
+                self._group(here, node)
+
+    def _group(self, here: str, group: Group) -> None:
+        if spell(group.cube, self.family, self.sets, group.origins) is None:
+            return
+        inner = self._new_chain(here)
+        self._leaf(here, Leaf(group.cube, Call(inner), (), group.origins))
+        self._nodes(inner, group.nodes, in_group=True)
+
+    def _new_chain(self, near: str) -> str:
+        name = self.names.near(near)
+        self.chains[name] = []
+        return name
+
+    # --- rules ----------------------------------------------------------------------------------
+
+    def _leaf(self, here: str, leaf: Leaf, *, in_group: bool = False) -> str:
+        """Write a rule and return the chain that the next one belongs to.
+
+        In a group no other node holds the same packets, so that a jump need not come back.
+        """
+        matches = spell(leaf.cube, self.family, self.sets, leaf.origins)
+        if matches is None:
+            return here
+        if leaf.pairs is not None:
+            matches[Slot.PAIRS] = self._in_set(here, leaf)
+        goal = self._target(leaf, comes_back=not in_group)
+        expanded, sieves = _expanded(matches)
+        if not sieves and (len(expanded) == 1 or not leaf.guards):
+            for chosen in expanded:
+                self._line(here, chosen, leaf.guards, goal, leaf.origins)
+            return here
+        inner = self._new_chain(here)
+        # `Leave` must return from the chain that the built-in one jumps to. So nothing comes
+        # back to it from `inner`: what is not meant goes to `after`, which is the rest of it.
+        after = self._new_chain(here) if isinstance(leaf.action, Leave) else None
+        into = _call(inner) if after is None else _go(inner)
+        for chosen in expanded:
+            self._line(here, chosen, (), into, leaf.origins)
+        self._sift(inner, sieves, leaf.guards, goal, leaf.origins, after)
+        if after is None:
+            return here
+        self._line(here, {}, (), _go(after), leaf.origins)
+        return after
+
+    def _sift(
+        self,
+        here: str,
+        sieves: Sieves,
+        guards: tuple[Guard, ...],
+        goal: Target,
+        origins: tuple[Origin, ...],
+        after: str | None,
+    ) -> None:
+        """Write a chain that acts once on what all sieves let in; the rest goes to `after`."""
+        out = Target("-j RETURN") if after is None else _go(after)
+        for slot, sieve in sorted(sieves, key=lambda item: not item[1].is_plain):
+            if sieve.is_plain and not sieve.alternatives:
+                for match in sieve.barred:
+                    self._line(here, {slot: match}, (), out, origins)
+                continue
+            inner = self._new_chain(here)
+            for match, lets_in in sieve.steps:
+                self._line(here, {slot: match}, (), _go(inner) if lets_in else out, origins)
+            if sieve.otherwise or after is not None:
+                self._line(here, {}, (), _go(inner) if sieve.otherwise else out, origins)
+            here = inner
+        self._line(here, {}, guards, goal, origins)
+        if after is not None and guards:
+            self._line(here, {}, (), out, origins)
+
+    def _in_set(self, here: str, leaf: Leaf) -> Sieve:
+        pairs = leaf.pairs
+        assert pairs is not None
+        name = self.sets.other(
+            here.removeprefix(PREFIX), pairs.kind, self.family, pairs.elements, leaf.origins
+        )
+        return Sieve.any_of([f"-m set --match-set {name} {pairs.flags}"])
+
+    def _target(self, leaf: Leaf, *, comes_back: bool) -> Target:
+        match leaf.action:
+            case Jump(chain):
+                if chain not in self.called:
+                    self.called.append(chain)
+                return target(Call(self.names[chain], comes_back), self.family)
+            case AssignHelper():
+                return _go(self._helper_chain(leaf.action))
+            case action:
+                return target(action, self.family)
+
+    def _helper_chain(self, action: AssignHelper) -> str:
+        """A chain that gives a helper; who goes there leaves the chain that it comes from.
+
+        Where that does not end the stage, a later helper changes nothing: the first one stays.
+        """
+        if action not in self._helpers:
+            name = self._helpers[action] = self.names.apart(f"ct-{action.helper}")
+            self.chains[name] = []
+            self._line(name, {}, (), helper_target(action), ())
+        return self._helpers[action]
+
+    # --- lines ----------------------------------------------------------------------------------
+
+    def _line(
+        self,
+        here: str,
+        chosen: Chosen,
+        guards: tuple[Guard, ...],
+        goal: Target,
+        origins: tuple[Origin, ...],
+    ) -> None:
+        if goal.protocol is not None and Slot.TRANSPORT not in chosen:
+            chosen = {**chosen, Slot.TRANSPORT: protocol_match(goal.protocol)}
+        lines = self.chains[here]
+        words = [f"-A {here}", *(chosen[slot] for slot in sorted(chosen))]
+        for guard in guards:
+            name = f"{here}-{len(lines) + 1}-{digest(repr(guard))}"
+            words.append(guard_match(guard, name))
+        if comment := comment_text(describe(origins), COMMENT_BYTES):
+            words.append(f'-m comment --comment "{comment}"')
+        lines.append(Line(" ".join((*words, goal.text)), origins))
+
+
+def _go(chain: str) -> Target:
+    return Target(f"-g {chain}")
+
+
+def _call(chain: str) -> Target:
+    return Target(f"-j {chain}")
+
+
+def _expanded(matches: Matches) -> tuple[list[Chosen], Sieves]:
+    """The matches of each line, and the sieves that no line of these says."""
+    lists: list[tuple[Slot, tuple[str, ...]]] = []
+    sieves: Sieves = []
+    for slot, sieve in matches.items():
+        if not sieve.is_plain:
+            sieves.append((slot, sieve))
+            continue
+        if sieve.alternatives:
+            lists.append((slot, sieve.alternatives))
+        if sieve.barred:
+            sieves.append((slot, Sieve.none_of(sieve.barred)))
+    lists.sort(key=lambda item: (len(item[1]), item[0]))
+    is_only_list = not sieves and all(len(words) == 1 for _, words in lists[:-1])
+    count = 1
+    taken: list[list[tuple[Slot, str]]] = []
+    for slot, words in lists:
+        count *= len(words)
+        if count <= LINES_MOST or is_only_list:
+            taken.append([(slot, word) for word in words])
+        else:
+            sieves.append((slot, Sieve.any_of(words)))
+    taken.sort(key=lambda options: options[0][0])
+    return [dict(chosen) for chosen in product(*taken)], sieves

@@ -1,0 +1,49 @@
+"""Chains of a stage that can be left from within, for a target that can only return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from policylang.ir.actions import Action, Jump, Leave
+from policylang.ir.ruleset import Chain, Item, Lookup, Rule, entry_cube
+
+
+def without_nested_leave(chain: Chain, chains: Mapping[str, Chain]) -> Iterator[Item]:
+    """The items of a base chain, with those of chains that can leave the stage in their place.
+
+    A `RETURN` there would come back here, and what follows would be read after all.
+    INVARIANT: no guard stands before such a chain.
+    """
+    for item in chain.items:
+        if isinstance(item, Lookup):
+            if not any(_leaves(entry.action, chains) for entry in item.entries):
+                yield item
+                continue
+            for entry in item.entries:
+                rule = Rule(entry_cube(item, entry), entry.action, (), entry.origins)
+                yield from _in_place(rule, chains)
+        else:
+            yield from _in_place(item, chains)
+
+
+def _in_place(rule: Rule, chains: Mapping[str, Chain]) -> Iterator[Item]:
+    if not isinstance(rule.action, Jump) or not _leaves(rule.action, chains):
+        yield rule
+        return
+    assert not rule.guards, "leaving a stage at a rate"
+    for inner in without_nested_leave(chains[rule.action.chain], chains):
+        if isinstance(inner, Lookup):
+            yield Lookup(rule.cube & inner.cube, inner.fields, inner.entries)
+        else:
+            yield Rule(rule.cube & inner.cube, inner.action, inner.guards, inner.origins)
+
+
+def _leaves(action: Action, chains: Mapping[str, Chain]) -> bool:
+    """Whether a packet that is sent to a chain can leave the stage from there."""
+    if not isinstance(action, Jump):
+        return False
+    for item in chains[action.chain].items:
+        actions = [item.action] if isinstance(item, Rule) else [e.action for e in item.entries]
+        if any(isinstance(a, Leave) or _leaves(a, chains) for a in actions):
+            return True
+    return False

@@ -1,0 +1,218 @@
+"""Spells the terms of a cube as iptables matches; knows neither actions nor chains."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from policylang.backends.iptables.addresses import addresses
+from policylang.backends.iptables.sets import IpSets
+from policylang.backends.iptables.sieve import InexpressibleError, Matches, Sieve, Slot
+from policylang.backends.iptables.transport import transport
+from policylang.backends.names import name_matches
+from policylang.ir.origin import Origin
+from policylang.packets.cube import Cube
+from policylang.packets.fields import UNIVERSE, AddressType, Field, State
+from policylang.packets.values import Range, Ranges, name_range
+
+STATES = {state: state.name for state in State}
+
+
+def spell(cube: Cube, family: int, sets: IpSets, origins: tuple[Origin, ...]) -> Matches | None:
+    """What a packet of `family` must meet to be in the cube; None where none can be.
+
+    Every sieve must let the packet in. Ipsets that it takes are made in `sets`. Raises
+    InexpressibleError.
+    """
+    if cube.is_empty or family not in cube[Field.FAMILY]:
+        return None
+    matches: Matches = {}
+    for field, values in cube:
+        found: tuple[Slot, Sieve | None]
+        match field:
+            case Field.FAMILY:
+                continue
+            case Field.IIF:
+                found = Slot.IIF, interfaces("-i", values)
+            case Field.OIF:
+                found = Slot.OIF, interfaces("-o", values)
+            case Field.SADDR | Field.DADDR:
+                found = addresses(field, values, family, sets, origins)
+            case Field.CT_STATE:
+                found = Slot.CT_STATE, states(values)
+            case Field.CT_HELPER:
+                found = Slot.CT_HELPER, helpers(values)
+            case Field.DADDR_TYPE:
+                types = address_types_v4 if family == 4 else address_types_v6
+                found = Slot.DADDR_TYPE, types(values)
+            case Field.HOP_LIMIT:
+                found = Slot.HOP_LIMIT, hop_limits(values)
+            case Field.L4PROTO:
+                found = Slot.TRANSPORT, transport(cube, family, sets, origins)
+            case (
+                Field.SPORT
+                | Field.DPORT
+                | Field.ICMP_TYPE
+                | Field.ICMPV6_TYPE
+                | Field.TCP_FLAGS
+            ):
+                assert Field.L4PROTO in cube
+                continue
+        slot, sieve = found
+        if sieve is None:
+            return None
+        if sieve.steps:
+            matches[slot] = sieve
+        elif not sieve.otherwise:
+            return None
+    return matches
+
+
+# --- names -------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1024)
+def interfaces(option: str, names: Ranges) -> Sieve:
+    """`-i` or `-o` for a set of names, the most specific first."""
+    steps, otherwise = _name_steps(names)
+    if otherwise and len(steps) == 1:
+        return Sieve.any_of([f"! {option} {_interface(steps[0][0])}"])
+    return Sieve(tuple((f"{option} {_interface(p)}", yes) for p, yes in steps), otherwise)
+
+
+@lru_cache(maxsize=1024)
+def helpers(names: Ranges) -> Sieve:
+    """`-m helper` for a set of names; a connection that nobody predicted is in none."""
+    steps, otherwise = _name_steps(names)
+    if any(pattern.endswith("*") for pattern, _ in steps):
+        raise InexpressibleError("a pattern of helper names")
+    for pattern, _ in steps:
+        _checked_name(pattern)
+    spelled = [(f"-m helper --helper {name}", yes) for name, yes in steps]
+    if otherwise:  # libxt_helper: an empty name matches any helper
+        spelled.append(('-m helper --helper ""', True))
+    return Sieve(tuple(spelled))
+
+
+def _name_steps(names: Ranges) -> tuple[tuple[tuple[str, bool], ...], bool]:
+    """Patterns with what they say, the most specific first, and what holds for all others."""
+    matches = name_matches(names)
+    if matches is None:
+        raise InexpressibleError("these interface names together")
+    otherwise = any(not match.among for match in matches)
+    said: dict[str, bool] = {}
+    for match in matches:
+        said |= dict.fromkeys(match.barring, False)
+    for match in matches:
+        said |= dict.fromkeys(match.among, True)
+    steps = tuple(sorted(said.items(), key=lambda step: _generality(name_range(step[0]))))
+    assert _in_all(steps, otherwise) == names, "a set of names is said as it is"
+    return steps, otherwise
+
+
+def _generality(pair: Range) -> tuple[int, int]:
+    low, high = pair
+    return high - low, low
+
+
+def _in_all(steps: tuple[tuple[str, bool], ...], otherwise: bool) -> Ranges:
+    result = UNIVERSE[Field.IIF] if otherwise else Ranges()
+    for pattern, yes in reversed(steps):
+        these = Ranges((name_range(pattern),))
+        result = result | these if yes else result - these
+    return result
+
+
+def _interface(pattern: str) -> str:
+    """A name as iptables writes it, where a trailing `+` is the wildcard."""
+    name = _checked_name(pattern.removesuffix("*"))
+    if name.endswith("+"):
+        raise InexpressibleError(f"an interface name that ends in `+` (`{name}`)")
+    return f"{name}+" if pattern.endswith("*") and len(name) < 15 else name  # IFNAMSIZ 16
+
+
+def _checked_name(name: str) -> str:
+    if not name or any(not "!" < c <= "~" or c in "\"'\\" for c in name):
+        raise InexpressibleError(f"the name `{name}`")
+    return name
+
+
+# --- conntrack, routes, hop limits ---------------------------------------------------------------
+
+
+def states(values: Ranges) -> Sieve:
+    """`--ctstate`; a packet is in exactly one state."""
+    names = [name for state, name in STATES.items() if state in values]
+    if len(names) == len(STATES) - 1:
+        (missing,) = (name for state, name in STATES.items() if state not in values)
+        return Sieve.any_of([f"-m conntrack ! --ctstate {missing}"])
+    return Sieve.any_of([f"-m conntrack --ctstate {','.join(names)}"])
+
+
+# RTN_* of linux/rtnetlink.h, as xt_addrtype counts and calls them.
+ROUTE_TYPES = (
+    "UNSPEC",
+    "UNICAST",
+    "LOCAL",
+    "BROADCAST",
+    "ANYCAST",
+    "MULTICAST",
+    "BLACKHOLE",
+    "UNREACHABLE",
+    "PROHIBIT",
+    "THROW",
+    "NAT",
+    "XRESOLVE",
+)
+UNREACHABLE_TYPES = (6, 7, 8)
+
+
+def address_types_v4(values: Ranges) -> Sieve:
+    """`--dst-type`: the kernel looks the type up once and compares it with each of the list."""
+    names = [name for number, name in enumerate(ROUTE_TYPES) if number in values]
+    others = [name for number, name in enumerate(ROUTE_TYPES) if number not in values]
+    if len(others) < len(names):
+        return Sieve.any_of([f"-m addrtype ! --dst-type {','.join(others)}"])
+    return Sieve.any_of([f"-m addrtype --dst-type {','.join(names)}"])
+
+
+def address_types_v6(values: Ranges) -> Sieve | None:
+    """`--dst-type` for IPv6, where xt_addrtype (net/netfilter/xt_addrtype.c) is another match.
+
+    MULTICAST and UNSPEC are asked of the address, LOCAL, ANYCAST and UNREACHABLE of the route,
+    and UNICAST holds for all that is not multicast, this host's own included; of a list with
+    several of these groups all must hold. BROADCAST does not exist.
+    """
+    rejected = [number in values for number in UNREACHABLE_TYPES]
+    if any(rejected) != all(rejected):
+        raise InexpressibleError("unreachable destinations of one kind and not of another")
+
+    def chosen(wanted: bool, *numbers: int) -> list[str]:
+        return [ROUTE_TYPES[n] for n in numbers if (n in values) is wanted]
+
+    by_address = (AddressType.MULTICAST, 0)
+    by_route = (AddressType.LOCAL, AddressType.ANYCAST, 7)
+    if AddressType.UNICAST in values:
+        barred = [*chosen(False, *by_address), ",".join(chosen(False, *by_route))]
+        lines = [f"-m addrtype ! --dst-type {names}" for names in barred if names]
+        return Sieve.any_of([" ".join(lines)]) if lines else Sieve.none_of(())
+    matches = [f"-m addrtype --dst-type {name}" for name in chosen(True, *by_address)]
+    if routes := chosen(True, *by_route):
+        apart = "".join(f" -m addrtype ! --dst-type {name}" for name in chosen(True, *by_address))
+        matches.append(f"-m addrtype --dst-type {','.join(routes)}{apart}")
+    return Sieve.any_of(matches) if matches else None
+
+
+def hop_limits(values: Ranges) -> Sieve:
+    """`-m hl`, which compares with one number at a time."""
+    missing = (UNIVERSE[Field.HOP_LIMIT] - values).single
+    if missing is not None:
+        return Sieve.any_of([f"-m hl ! --hl-eq {missing}"])
+    return Sieve.any_of(_hop_limit(low, high) for low, high in values)
+
+
+def _hop_limit(low: int, high: int) -> str:
+    if low == high:
+        return f"-m hl --hl-eq {low}"
+    above = f"-m hl --hl-gt {low - 1}" if low > 0 else ""
+    below = f"-m hl --hl-lt {high + 1}" if high < 255 else ""
+    return f"{above} {below}".strip()

@@ -1,0 +1,71 @@
+"""Ranges of addresses as the prefixes and ranges that iptables and ipset write."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from policylang.packets.values import V6_BASE, Range, Ranges, format_address, prefixes
+
+
+def of_family(values: Ranges, family: int) -> Ranges:
+    """The addresses of one family; the very same object where that is all of them."""
+    pairs = values.pairs
+    if family == 4 and (not pairs or pairs[-1][1] < V6_BASE):
+        return values
+    if family == 6 and (not pairs or pairs[0][0] >= V6_BASE):
+        return values
+    cut = bisect_left(pairs, (V6_BASE, 0))
+    return Ranges(pairs[:cut] if family == 4 else pairs[cut:])
+
+
+def is_prefix(pair: Range) -> bool:
+    """Whether one prefix stands for the range."""
+    low, high = pair
+    size = high - low + 1
+    return size & (size - 1) == 0 and low % size == 0
+
+
+def prefix_count(values: Ranges) -> int:
+    """How many prefixes make up a set."""
+    return sum(1 if is_prefix(pair) else sum(1 for _ in prefixes(*pair)) for pair in values)
+
+
+def one_prefix(pair: Range) -> str:
+    """`A/N`, or `A` for a single address, of a range that is a prefix."""
+    low, high = pair
+    text = format_address(low)
+    return text if low == high else f"{text}{_length(low, high - low + 1)}"
+
+
+def prefix_texts(values: Ranges) -> list[str]:
+    """The prefixes of a set, as elements: no ipset can hold /0, which becomes two halves."""
+    texts: list[str] = []
+    for low, high in values:
+        size = high - low + 1
+        if low == high:
+            texts.append(format_address(low))
+        elif size & (size - 1) == 0 and low % size == 0 and size not in WHOLE:
+            texts.append(format_address(low) + _length(low, size))
+        else:
+            found = prefixes(low, high) if size not in WHOLE else _halves(low, size)
+            for base, length in found:
+                bits = 128 if base >= V6_BASE else 32
+                texts.append(format_address(base) + (f"/{length}" if length < bits else ""))
+    return texts
+
+
+WHOLE = (1 << 32, 1 << 128)
+
+
+def _halves(low: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (low, 1), (low + size // 2, 1)
+
+
+def _length(low: int, size: int) -> str:
+    bits = 128 if low >= V6_BASE else 32
+    return f"/{bits + 1 - size.bit_length()}"
+
+
+def dashed(pair: Range) -> str:
+    """`A-B`."""
+    return f"{format_address(pair[0])}-{format_address(pair[1])}"
