@@ -48,13 +48,7 @@ def spell(cube: Cube, family: int, sets: IpSets, origins: tuple[Origin, ...]) ->
                 found = Slot.HOP_LIMIT, hop_limits(values)
             case Field.L4PROTO:
                 found = Slot.TRANSPORT, transport(cube, family, sets, origins)
-            case (
-                Field.SPORT
-                | Field.DPORT
-                | Field.ICMP_TYPE
-                | Field.ICMPV6_TYPE
-                | Field.TCP_FLAGS
-            ):
+            case Field.SPORT | Field.DPORT | Field.ICMP_TYPE | Field.ICMPV6_TYPE | Field.TCP_FLAGS:
                 assert Field.L4PROTO in cube
                 continue
         slot, sieve = found

@@ -31,6 +31,7 @@ FEW = 3  # so many message types are a line each, where one match could hold the
 U32_PROTOCOL = "6&0xFF"
 U32_TYPE = "0>>22&0x3C@0>>24"
 
+# By their bits, the lowest first (tcp_flag_names of libxt_tcp).
 TCP_FLAG_NAMES = ("FIN", "SYN", "RST", "PSH", "ACK", "URG")
 
 ANY_ICMP_TYPE = 255  # what xt_icmp takes for "any", so that the type itself needs another match
@@ -42,11 +43,9 @@ def transport(cube: Cube, family: int, sets: IpSets, origins: tuple[Origin, ...]
         return icmp_types(cube[Field.ICMP_TYPE])
     if Field.ICMPV6_TYPE in cube:
         return icmpv6_types(cube[Field.ICMPV6_TYPE])
-    flags = [tcp_flags(cube[Field.TCP_FLAGS])] if Field.TCP_FLAGS in cube else []
-    if flags and Field.SPORT not in cube and Field.DPORT not in cube:
-        return Sieve.any_of([" ".join((_ported(TCP), *flags))])
-    if Field.SPORT not in cube and Field.DPORT not in cube:
+    if not any(f in cube for f in (Field.TCP_FLAGS, Field.SPORT, Field.DPORT)):
         return protocols(cube[Field.L4PROTO], family)
+    flags = [tcp_flags(cube[Field.TCP_FLAGS])] if Field.TCP_FLAGS in cube else []
     return Sieve.any_of(
         " ".join((_ported(protocol), *flags, *_in_order(ports)))
         for protocol in numbers(cube[Field.L4PROTO])
@@ -58,18 +57,6 @@ def transport(cube: Cube, family: int, sets: IpSets, origins: tuple[Origin, ...]
             )
         )
     )
-
-
-def tcp_flags(values: Ranges) -> str:
-    """`--tcp-flags MASK SET`, which knows the six flags of RFC 793 alone."""
-    test = flags_test(values)
-    if test is None or test[0] >= 1 << len(TCP_FLAG_NAMES):
-        raise InexpressibleError("these TCP flags together")
-    mask, flags = (
-        ",".join(n for i, n in enumerate(TCP_FLAG_NAMES) if bits >> i & 1) or "NONE"
-        for bits in test
-    )
-    return f"--tcp-flags {mask} {flags}"
 
 
 def _in_order(ports: tuple[str, ...]) -> list[str]:
@@ -161,6 +148,23 @@ def _port_list(values: Ranges) -> str:
 def _port_range(pair: Range) -> str:
     low, high = pair
     return str(low) if low == high else f"{low}:{high}"
+
+
+# --- TCP flags -----------------------------------------------------------------------------------
+
+
+def tcp_flags(values: Ranges) -> str:
+    """`--tcp-flags MASK SET`, or that it is otherwise; it knows the flags of RFC 793 alone."""
+    for sign, these in (("", values), ("! ", UNIVERSE[Field.TCP_FLAGS] - values)):
+        test = flags_test(these)
+        if test is not None and test[0] < 1 << len(TCP_FLAG_NAMES):
+            mask, flags = map(_flag_names, test)
+            return f"{sign}--tcp-flags {mask} {flags}"
+    raise InexpressibleError("these TCP flags together")
+
+
+def _flag_names(bits: int) -> str:
+    return ",".join(n for i, n in enumerate(TCP_FLAG_NAMES) if bits >> i & 1) or "NONE"
 
 
 # --- message types -------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""What the targets emit, read back and loaded."""

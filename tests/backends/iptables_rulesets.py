@@ -1,0 +1,362 @@
+"""Generated rulesets, and packets that lie at the edges of what these speak of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hypothesis import strategies as st
+
+from policylang.ir.actions import (
+    Accept,
+    Action,
+    Answer,
+    AssignHelper,
+    Drop,
+    Jump,
+    Leave,
+    Log,
+    RateGuard,
+    Reject,
+)
+from policylang.ir.ruleset import Base, Chain, Entry, Item, Lookup, Rule, Ruleset
+from policylang.ir.stages import Path, Stage
+from policylang.packets.cube import EVERYTHING, Cube
+from policylang.packets.fields import UNIVERSE, Field, State, with_flags
+from policylang.packets.values import (
+    V4_MAX,
+    V6_BASE,
+    V6_MAX,
+    Range,
+    Ranges,
+    name_range,
+    parse_address,
+)
+
+PATTERNS = ("lan0", "lan1", "lan*", "lan1*", "wg-*", "lo", "dmz0", "lan0*", "vlan.10")
+NAMES = ("lan0", "lan1", "lan10", "lan", "wg-", "dmz0", "lo", "wan0", "vlan.10", "x")
+HELPERS = ("ftp", "tftp", "Q.931")
+PROTOCOLS = (0, 1, 2, 6, 17, 33, 47, 58, 132, 255)
+PORTED = (6, 17, 33, 132)
+
+V4_TEXTS = (
+    "10.1.0.0/16",
+    "10.1.0.0/30",
+    "10.1.0.1",
+    "10.1.0.2-10.1.0.6",
+    "10.1.0.9",
+    "10.1.0.12/31",
+    "10.2.0.0/16",
+    "192.0.2.0/24",
+    "0.0.0.0/1",
+)
+V6_TEXTS = (
+    "2001:db8::/32",
+    "2001:db8:2::/126",
+    "2001:db8:2::1",
+    "2001:db8:2::2-2001:db8:2::6",
+    "2001:db8:2::9",
+    "fd00:1::/64",
+    "fe80::/10",
+    "8000::/1",
+)
+
+
+def _range(text: str) -> Range:
+    found = parse_address(text)
+    assert found is not None
+    return found
+
+
+ADDRESSES = [_range(text) for text in (*V4_TEXTS, *V6_TEXTS)]
+
+
+def _some(pairs: list[Range], most: int) -> st.SearchStrategy[Ranges]:
+    return st.lists(st.sampled_from(pairs), min_size=1, max_size=most).map(Ranges.merged)
+
+
+def _maybe_complement(where: Field, values: st.SearchStrategy[Ranges]) -> st.SearchStrategy[Ranges]:
+    def turned(choice: tuple[Ranges, bool]) -> Ranges:
+        chosen, is_turned = choice
+        return UNIVERSE[where] - chosen if is_turned else chosen
+
+    return st.tuples(values, st.booleans()).map(turned)
+
+
+PORTS = st.lists(
+    st.sampled_from([(n, n) for n in (0, 21, 22, 80, 443, 65535)] + [(1000, 1003), (2000, 65535)]),
+    min_size=1,
+    max_size=5,
+).map(Ranges.merged)
+MANY_PORTS = st.just(Ranges(tuple((100 * n, 100 * n + n % 2) for n in range(1, 14))))
+TYPES = _some([(n, n) for n in (0, 3, 8, 128, 133, 135, 255)] + [(10, 20)], 5)
+NAME_SETS = _some([name_range(p) for p in PATTERNS], 3)
+
+ODD = Ranges(
+    tuple((n, n) for n in range(0x0A010001, 0x0A01000D, 2))
+    + tuple((V6_BASE + (0x20010DB80002 << 80) + n,) * 2 for n in range(1, 13, 2))
+)
+SOURCES = st.one_of(_some(ADDRESSES, 6), st.just(ODD))
+
+VALUES: dict[Field, st.SearchStrategy[Ranges]] = {
+    Field.IIF: st.one_of(
+        NAME_SETS,
+        _maybe_complement(Field.IIF, NAME_SETS),
+        st.tuples(NAME_SETS, NAME_SETS).map(lambda pair: pair[0] - pair[1]),
+    ).filter(bool),
+    Field.CT_STATE: st.sets(st.sampled_from(State), min_size=1, max_size=4).map(
+        lambda some: Ranges.of(*some)
+    ),
+    Field.CT_HELPER: _maybe_complement(Field.CT_HELPER, _some([name_range(h) for h in HELPERS], 2)),
+    Field.FAMILY: st.sampled_from([Ranges.of(4), Ranges.of(6)]),
+    Field.SADDR: _maybe_complement(Field.SADDR, SOURCES).filter(bool),
+    Field.DADDR: _maybe_complement(Field.DADDR, _some(ADDRESSES, 3)).filter(bool),
+    Field.DADDR_TYPE: _maybe_complement(
+        Field.DADDR_TYPE, st.sets(st.integers(1, 5), min_size=1).map(lambda s: Ranges.of(*s))
+    ),
+    Field.HOP_LIMIT: _maybe_complement(
+        Field.HOP_LIMIT, _some([(255, 255), (0, 0), (1, 63), (64, 64)], 3)
+    ),
+    Field.L4PROTO: _maybe_complement(Field.L4PROTO, _some([(p, p) for p in PROTOCOLS], 4)),
+    Field.SPORT: _maybe_complement(Field.SPORT, PORTS),
+    Field.DPORT: _maybe_complement(Field.DPORT, st.one_of(PORTS, MANY_PORTS)),
+    Field.TCP_FLAGS: _maybe_complement(
+        Field.TCP_FLAGS,
+        st.sampled_from([with_flags(4, 4), with_flags(0x17, 2), with_flags(0x3F, 0)]),
+    ),
+    Field.ICMP_TYPE: _maybe_complement(Field.ICMP_TYPE, TYPES),
+    Field.ICMPV6_TYPE: _maybe_complement(Field.ICMPV6_TYPE, TYPES),
+}
+VALUES[Field.OIF] = VALUES[Field.IIF]
+
+
+@st.composite
+def cubes(draw: st.DrawFn, without: frozenset[Field] = frozenset()) -> Cube:
+    """A cube that is not empty, of at most four terms."""
+    fields = [f for f in VALUES if f not in without]
+    chosen = draw(st.sets(st.sampled_from(fields), max_size=4))
+    cube = EVERYTHING
+    for where in sorted(chosen):
+        narrowed = cube & Cube.of({where: draw(VALUES[where])})
+        if not narrowed.is_empty:
+            cube = narrowed
+    return cube
+
+
+TERMINAL: list[Action] = [
+    Accept(),
+    Drop(),
+    Reject(Answer.PORT_UNREACHABLE),
+    Reject(Answer.ADMIN_PROHIBITED),
+]
+LOGS: list[Action] = [Log("a"), Log('q"\\ ', level="info"), Log("g", group=3)]
+TCP_ALONE = Cube.of({Field.L4PROTO: Ranges.of(6)})
+
+
+@st.composite
+def rules(draw: st.DrawFn, jumps: list[str], without: frozenset[Field] = frozenset()) -> Rule:
+    cube = draw(cubes(without))
+    action = draw(st.sampled_from([*TERMINAL, *LOGS, *map(Jump, jumps)]))
+    if isinstance(action, Drop) and not (cube & TCP_ALONE).is_empty and draw(st.booleans()):
+        cube, action = cube & TCP_ALONE, Reject(Answer.TCP_RESET)
+    guards = draw(st.sampled_from([(), (), (RateGuard(10, "second", 5),)]))
+    return Rule(cube, action, guards)
+
+
+SHAPES = (
+    (Field.IIF,),
+    (Field.IIF, Field.OIF),
+    (Field.SADDR,),
+    (Field.DPORT,),
+    (Field.L4PROTO, Field.DPORT),
+    (Field.SADDR, Field.DPORT),
+    (Field.SADDR, Field.L4PROTO, Field.DPORT),
+    (Field.DADDR, Field.L4PROTO, Field.SPORT),
+    (Field.SADDR, Field.DADDR),
+    (Field.SADDR, Field.DADDR, Field.DPORT),
+    (Field.SADDR, Field.DADDR, Field.L4PROTO, Field.DPORT),
+    (Field.IIF, Field.SADDR, Field.L4PROTO, Field.DPORT),
+    (Field.FAMILY, Field.IIF),
+    (Field.SPORT, Field.DPORT),
+    (Field.ICMP_TYPE, Field.SADDR),
+    (Field.CT_HELPER, Field.DPORT),
+)
+KEYS: dict[Field, list[Range]] = {
+    Field.IIF: [name_range(p) for p in PATTERNS],
+    Field.OIF: [name_range(p) for p in PATTERNS],
+    Field.CT_HELPER: [name_range(p) for p in HELPERS],
+    Field.FAMILY: [(4, 4), (6, 6)],
+    Field.L4PROTO: [(6, 6), (17, 17), (33, 33), (132, 132)],
+    Field.SPORT: [(n, n) for n in range(80, 130)] + [(1000, 1010), (2000, 60000)],
+    Field.DPORT: [(n, n) for n in range(80, 130)] + [(1000, 1010), (2000, 60000)],
+    Field.ICMP_TYPE: [(n, n) for n in (0, 3, 8, 255)] + [(10, 20)],
+}
+KEY_ADDRESSES = {
+    4: [(n, n) for n in range(0x0A010000, 0x0A010010)]
+    + [_range(text) for text in V4_TEXTS]
+    + [(0, V4_MAX)],
+    6: [(V6_BASE + (0x20010DB80002 << 80) + n,) * 2 for n in range(16)]
+    + [_range(text) for text in V6_TEXTS]
+    + [(V6_BASE, V6_MAX)],
+}
+
+
+@st.composite
+def lookups(
+    draw: st.DrawFn,
+    jumps: list[str],
+    without: frozenset[Field] = frozenset(),
+    sizes: tuple[int, int] = (1, 40),
+) -> Lookup:
+    fields = draw(st.sampled_from([s for s in SHAPES if not without & set(s)]))
+    cube = draw(cubes(without))
+    terms: dict[Field, Ranges] = {}
+    if {Field.SPORT, Field.DPORT} & set(fields) and Field.L4PROTO not in fields:
+        terms[Field.L4PROTO] = draw(
+            st.sampled_from([Ranges.of(6), Ranges.of(6, 17), Ranges.of(*PORTED)])
+        )
+    if Field.ICMP_TYPE in fields:
+        terms = {Field.FAMILY: Ranges.of(4), Field.L4PROTO: Ranges.of(1)}
+    if (cube & Cube.of(terms)).is_empty:
+        cube = EVERYTHING
+    cube = cube & Cube.of(terms)
+    actions = draw(
+        st.sampled_from([TERMINAL[:1], TERMINAL, [*TERMINAL, *LOGS], [*map(Jump, jumps)] or LOGS])
+    )
+    kept: list[Entry] = []
+    for _ in range(draw(st.integers(*sizes))):
+        family = draw(st.sampled_from([4, 6]))
+        key = tuple(
+            draw(st.sampled_from(KEY_ADDRESSES[family] if f in ADDRESS else KEYS[f]))
+            for f in fields
+        )
+        if all(_apart(key, other.key) for other in kept):
+            kept.append(Entry(key, draw(st.sampled_from(actions))))
+    return Lookup(cube, fields, tuple(kept))
+
+
+ADDRESS = (Field.SADDR, Field.DADDR)
+
+
+def _apart(a: tuple[Range, ...], b: tuple[Range, ...]) -> bool:
+    return any(x[1] < y[0] or y[1] < x[0] for x, y in zip(a, b, strict=True))
+
+
+@st.composite
+def filters(
+    draw: st.DrawFn, path: Path = Path.FORWARD, without: frozenset[Field] = frozenset()
+) -> Ruleset:
+    """A ruleset that filters on one path, without some of the fields."""
+
+    def items(jumps: list[str]) -> tuple[Item, ...]:
+        one = st.one_of(rules(jumps, without), lookups(jumps, without))
+        return tuple(draw(st.lists(one, max_size=5)))
+
+    inner = Chain("a rather long name for any chain", items([]))
+    outer = Chain("other", items([inner.name]))
+    last = Rule(EVERYTHING, draw(st.sampled_from(TERMINAL)))
+    base = Chain("base", (*items([inner.name, outer.name]), last))
+    callers = (base, outer) if _is_read(outer.name, (base,)) else (base,)
+    chains = (*callers, inner) if _is_read(inner.name, callers) else callers
+    names = draw(st.sampled_from([(), ((Ranges.merged(ADDRESSES[:5]), "some"),)]))
+    return Ruleset((Base(Stage.FILTER, path, "base"),), chains, names)
+
+
+def _is_read(name: str, by: tuple[Chain, ...]) -> bool:
+    return any(Jump(name) in _actions(item) for chain in by for item in chain.items)
+
+
+def _actions(item: Item) -> list[Action]:
+    return [item.action] if isinstance(item, Rule) else [e.action for e in item.entries]
+
+
+NOT_IN_RAW = frozenset({Field.CT_STATE, Field.CT_HELPER, Field.OIF})
+
+
+@st.composite
+def assignments(draw: st.DrawFn) -> Ruleset:
+    """A ruleset that assigns helpers to what arrives, in chains that may be left from within."""
+    inner = Chain("inner", _assigning(draw, []))
+    base = Chain("assign-helper-input", _assigning(draw, [inner.name]))
+    chains = (base, inner) if _is_read("inner", (base,)) else (base,)
+    return Ruleset((Base(Stage.ASSIGN_HELPER, Path.INPUT, base.name),), chains)
+
+
+def _assigning(draw: st.DrawFn, jumps: list[str]) -> tuple[Item, ...]:
+    found: list[Item] = []
+    for _ in range(draw(st.integers(1, 6))):
+        cube = draw(cubes(NOT_IN_RAW))
+        actions: list[Action] = [AssignHelper("ftp", 6), AssignHelper("RAS", 17), Leave()]
+        action = draw(st.sampled_from([*actions, *map(Jump, jumps)]))
+        if isinstance(action, AssignHelper):
+            only = Cube.of({Field.L4PROTO: Ranges.of(action.protocol)})
+            cube = only if (cube & only).is_empty else cube & only
+        found.append(Rule(cube, action))
+    if draw(st.booleans()):
+        lookup = draw(lookups([], NOT_IN_RAW))
+        entries = tuple(Entry(entry.key, Leave()) for entry in lookup.entries)
+        found.insert(0, Lookup(lookup.cube, lookup.fields, entries))
+    return tuple(found)
+
+
+# --- packets -------------------------------------------------------------------------------------
+
+
+def packets(ruleset: Ruleset) -> st.SearchStrategy[dict[Field, int]]:
+    """Well formed packets with values at, and next to, the ends of the ruleset's ranges."""
+    edges: dict[Field, set[int]] = {f: set() for f in Field}
+    for chain in ruleset.chains:
+        for item in chain.items:
+            for where, low, high in _ranges(item):
+                edges[where] |= {low, high, low - 1, high + 1}
+    edges[Field.IIF] = edges[Field.OIF] = {name_range(name)[0] for name in NAMES}
+    edges[Field.CT_HELPER] = {name_range(name)[0] for name in HELPERS}
+    edges[Field.L4PROTO] |= set(PROTOCOLS)
+    edges[Field.DADDR_TYPE] = set(range(1, 6))
+    for where in (Field.SPORT, Field.DPORT, Field.ICMP_TYPE, Field.ICMPV6_TYPE, Field.HOP_LIMIT):
+        edges[where] |= {0, 8, 80, 255}
+    edges[Field.CT_STATE] = set(State)
+    for where in ADDRESS:
+        edges[where] |= {low for low, _ in ADDRESSES}
+    choices: dict[Field, st.SearchStrategy[int]] = {
+        where: st.sampled_from(sorted(n for n in numbers if n in UNIVERSE[where]))
+        for where, numbers in edges.items()
+        if where is not Field.FAMILY
+    }
+    return _packets(choices)
+
+
+def _ranges(item: Item) -> Iterator[tuple[Field, int, int]]:
+    for where, values in item.cube:
+        yield from ((where, low, high) for low, high in values)
+    if isinstance(item, Lookup):
+        for entry in item.entries:
+            for where, (low, high) in zip(item.fields, entry.key, strict=True):
+                yield where, low, high
+
+
+@st.composite
+def _packets(draw: st.DrawFn, choices: dict[Field, st.SearchStrategy[int]]) -> dict[Field, int]:
+    family = draw(st.sampled_from([4, 6]))
+    packet = {Field.FAMILY: family}
+    for where in (Field.IIF, Field.OIF, Field.CT_STATE):
+        packet[where] = draw(choices[where])
+    if draw(st.booleans()):
+        packet[Field.CT_HELPER] = draw(choices[Field.CT_HELPER])
+    for where in ADDRESS:
+        packet[where] = draw(choices[where].filter(lambda n: (n >= V6_BASE) == (family == 6)))
+    types = (1, 2, 3, 4, 5) if family == 4 else (1, 2, 4, 5)
+    packet[Field.DADDR_TYPE] = draw(st.sampled_from(types))
+    if family == 6:
+        packet[Field.HOP_LIMIT] = draw(choices[Field.HOP_LIMIT])
+    protocol = draw(choices[Field.L4PROTO].filter(lambda n: n > 0 or family == 4))
+    packet[Field.L4PROTO] = protocol
+    if protocol in PORTED:
+        packet[Field.SPORT] = draw(choices[Field.SPORT])
+        packet[Field.DPORT] = draw(choices[Field.DPORT])
+    if protocol == 6:
+        packet[Field.TCP_FLAGS] = draw(st.sampled_from([0, 2, 4, 0x10, 0x12, 0x14, 0x40, 0xC2]))
+    if (family, protocol) == (4, 1):
+        packet[Field.ICMP_TYPE] = draw(choices[Field.ICMP_TYPE])
+    if (family, protocol) == (6, 58):
+        packet[Field.ICMPV6_TYPE] = draw(choices[Field.ICMPV6_TYPE])
+    return packet

@@ -1,0 +1,1 @@
+"""What policylang costs: a compile, and a packet. `make bench` runs it; no test does."""

@@ -1,0 +1,89 @@
+"""What a compile costs: the whole process, from its start to its end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.benchmark.policies import FIVE_SERVICES, host_rules, prefix_list
+from tests.kernel.ground import REPOSITORY
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A command line, how often it is timed, and what it may take (None: nothing is asked)."""
+
+    name: str
+    arguments: tuple[str, ...]
+    times: int
+    limit_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One process: its time, how much of that it was computing, and the most memory it held."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+
+
+def tasks(directory: Path) -> tuple[Task, ...]:
+    """What is timed; the policies are written into `directory`."""
+    texts = {
+        "five": FIVE_SERVICES,
+        "hosts-1000": host_rules(1_000),
+        "hosts-10000": host_rules(10_000),
+        "prefixes": 'set blocked = file "prefixes.txt"\ndeny all from blocked to any\n',
+    }
+    for name, text in texts.items():
+        (directory / f"{name}.policy").write_text(text)
+    (directory / "prefixes.txt").write_text(prefix_list(100_000))
+
+    def compiling(name: str, policy: str, times: int, limit_s: float | None) -> tuple[Task, ...]:
+        file = str(directory / f"{policy}.policy")
+        output = ("--output", str(directory / "output"))
+        return (
+            Task(f"{name}, nft", ("compile", file), times, limit_s),
+            Task(
+                f"{name}, iptables",
+                ("compile", file, "--target", "iptables", *output),
+                times,
+                limit_s,
+            ),
+        )
+
+    return (
+        Task("--version", ("--version",), 20, 0.060),
+        *compiling("five services", "five", 15, 0.200),
+        *compiling("1,000 host rules", "hosts-1000", 7, 1.0),
+        *compiling("10,000 host rules", "hosts-10000", 3, None),
+        *compiling("a list of 100,000 prefixes", "prefixes", 5, 1.5),
+    )
+
+
+def run(task: Task, directory: Path) -> tuple[Run, ...]:
+    """Time a task; raises `CalledProcessError` where it fails.
+
+    Once before does not count: it leaves the bytecode, as an installation does, in `directory`.
+    """
+    argv = [sys.executable, "-m", "policylang", *task.arguments]
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(directory / "bytecode")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return tuple(_run(argv, environment) for _ in range(task.times + 1))[1:]
+
+
+def _run(argv: Sequence[str], environment: Mapping[str, str]) -> Run:
+    started = time.perf_counter()
+    process = subprocess.Popen(argv, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, argv)
+    return Run(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)

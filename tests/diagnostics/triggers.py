@@ -1,0 +1,129 @@
+"""What the kernel, its programs and the disk answer, brought about without any of them."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from policylang.apply import kernel, nft, programs, restore, xtables
+from policylang.apply.programs import Finished
+from policylang.backends.base import Artifact
+from policylang.cli import output
+from policylang.diagnostics import Report
+from policylang.pipeline import Text, compile_policy
+
+Trigger = Callable[[Report, Path, pytest.MonkeyPatch], None]
+Answer = Callable[[Sequence[str]], Finished]
+
+POLICY = "zone wan { interface eth0 }\nallow ftp inbound from wan\n"
+
+
+def compiled(target: str) -> Artifact:
+    artifact = compile_policy(Text(POLICY, "web.policy", Path()), target, Report())
+    assert artifact is not None
+    return artifact
+
+
+def answering(patch: pytest.MonkeyPatch, answer: Answer) -> None:
+    """Answer in the place of every program that is run."""
+
+    def run(argv: Sequence[str], report: Report, **options: object) -> Finished:
+        return answer(argv)
+
+    patch.setattr(programs, "run", run)
+
+
+def failing(program: str, words: str, status: int = 1) -> Answer:
+    return lambda argv: Finished(program, status, "", words)
+
+
+def refused_by_kernel(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    artifact = compiled("nft")
+    lines = artifact.files[0].text.splitlines()
+    number = next(n for n, line in enumerate(lines, 1) if 'ct helper set "ftp-tcp"' in line)
+    words = f"/proc/self/fd/3:{number}:3-60: Error: Could not process rule: No such file\n"
+    answering(patch, failing("nft", words))
+    assert not nft.load(artifact, report)
+
+
+def loading_failed(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    answering(patch, failing("nft", "", status=-11))
+    assert not nft.load(compiled("nft"), report)
+
+
+def left_behind(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    answering(patch, failing("nft", "Error: Could not process rule: Device or resource busy\n"))
+    assert not nft.remove(report)
+
+
+def lock_held(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    words = "Another app is currently holding the xtables lock; still 0s to wait.\n"
+    answering(patch, failing("iptables-restore", words, status=4))
+    assert restore.restore(restore.tools(restore.Flavour.LEGACY)[0], (), report) is None
+
+
+def not_restored(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """The rules for IPv4 are loaded, those for IPv6 are refused, and then everything is."""
+    ours = "*filter\n:policylang-input - [0:0]\n-A policylang-input -j DROP\nCOMMIT\n"
+    done: list[str] = []
+
+    def answer(argv: Sequence[str]) -> Finished:
+        name = argv[0]
+        if name.endswith("-save"):
+            loaded = done and name.startswith("iptables")
+            return Finished(name, 0, ours if loaded else "", "")
+        if "--test" in argv or (name.startswith("iptables") and not done):
+            done.extend([] if "--test" in argv else [name])
+            return Finished(name, 0, "", "")
+        return Finished(name, 1, "", f"{name}: out of memory\n")
+
+    answering(patch, answer)
+    tools = restore.tools(restore.Flavour.LEGACY)
+    assert not xtables.load(compiled("iptables"), tools, report)
+
+
+def no_such_namespace(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    (folder / "router").touch()
+    patch.setattr(kernel, "NAMESPACES", folder)
+    assert kernel.in_netns("rooter", lambda: 1, report) is None
+
+
+def not_permitted(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    class Denied:
+        def unshare(self, flags: int) -> int:
+            ctypes.set_errno(errno.EPERM)
+            return -1
+
+    patch.setattr(kernel, "_libc", Denied)
+    assert kernel.in_scratch(lambda: 1, report) is None
+
+
+def program_missing(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(programs, "find", lambda program: None)
+    assert programs.run(["ipset", "list"], report) is None
+
+
+def cannot_write(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    (folder / "out").mkdir()
+    patch.chdir(folder)
+    output.write_file(Path("out"), "", report)
+
+
+TRIGGERS: dict[str, Trigger] = {
+    trigger.__name__.replace("_", "-"): trigger
+    for trigger in (
+        refused_by_kernel,
+        loading_failed,
+        left_behind,
+        lock_held,
+        not_restored,
+        no_such_namespace,
+        not_permitted,
+        program_missing,
+        cannot_write,
+    )
+}

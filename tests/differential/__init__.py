@@ -1,0 +1,1 @@
+"""Random policies against the kernel: what it lets through must be what LANGUAGE.md says."""

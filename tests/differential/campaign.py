@@ -1,0 +1,298 @@
+"""Random policies, compiled and loaded, against what LANGUAGE.md says of each probe.
+
+A policy is compiled in this process, loaded in three firewalls, and shot at together with a
+fourth one that has no rules and tells what each probe is. Whatever differs from the reference
+interpreter is tried again by itself before it counts.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from random import Random
+
+from policylang.backends.base import Artifact
+from policylang.model.types import Answer, Direction, Policy
+from policylang.packets.fields import ICMP, ICMPV6, TCP, UDP, AddressType, State
+from tests.differential.arena import ANCHORS, Facts, Firewall, connect, firewall
+from tests.differential.compiling import RefusedError, compiled
+from tests.differential.conntrack import Connection
+from tests.differential.frames import HAS_PORTS, Probe
+from tests.differential.loading import Way, load, wipe
+from tests.differential.policies import random_policy
+from tests.differential.probes import BROADCASTS, OWN_ADDRESSES, Volley, aimed_at
+from tests.kernel.ground import CommandError
+from tests.reference.interpreter import Packet, Verdict, decide
+
+STORY_CHARACTERS = 300  # of a loader's complaint, which goes on with the whole input
+# RFC 4291 section 2.6.1: the first address of a network, which here end in so many zeros, is
+# every router's; Linux takes that of each route for one.
+ROUTERS_ANYCAST = bytes(2)
+ATTEMPTS = 3  # a lost frame is no verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What becomes of a probe in the kernel; `answer` where one was sent."""
+
+    accepted: bool
+    answer: Answer | None
+
+    def __str__(self) -> str:
+        if self.accepted:
+            return "accepted" if self.answer is None else f"accepted and answered {self.answer}"
+        return "dropped" if self.answer is None else f"rejected with {self.answer}"
+
+    def fits(self, verdict: Verdict, packet: Packet, probe: Probe) -> bool:
+        """Whether it is what the interpreter says; not every reject is answered by the kernel."""
+        if self.accepted != verdict.accepted:
+            return False
+        if self.answer is None and not _must_be_answered(packet, probe):
+            return True
+        return self.answer == verdict.answer
+
+
+def _must_be_answered(packet: Packet, probe: Probe) -> bool:
+    """Whether a packet is one that the kernel answers when it is rejected.
+
+    It sends no errors about broken packets, groups, errors and strange sources (RFC 1122 section
+    3.2.2, RFC 4443 section 2.4), and what this host sends itself is answered over loopback.
+    """
+    return (
+        packet.direction is not Direction.OUTBOUND
+        and packet.state in (State.NEW, State.RELATED)
+        and packet.protocol in (TCP, UDP)
+        and packet.destination_type in (AddressType.UNICAST, AddressType.LOCAL)
+        and any(packet.source in ip_network(anchor) for anchor in ANCHORS)
+        and packet.source not in OWN_ADDRESSES[packet.family]
+        and packet.source not in BROADCASTS
+        and not (packet.family == 6 and packet.source.packed.endswith(ROUTERS_ANYCAST))
+        and not probe.broken
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Discrepancy:
+    """A probe that the kernel treats otherwise than the interpreter says."""
+
+    seed: int
+    way: Way
+    policy: str
+    probe: Probe
+    packet: Packet
+    verdict: Verdict
+    fate: Fate
+    connections: tuple[Connection, ...]
+
+    def __str__(self) -> str:
+        said = Fate(self.verdict.accepted, self.verdict.answer)
+        return (
+            f"seed {self.seed}, {self.way.name}: the kernel has {self.fate} what should be {said} "
+            f"({self.verdict.because})\n{self.packet}\n{self.probe}\n{self.policy}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A policy on which the compiler failed, or whose files were refused by the loader."""
+
+    seed: int
+    policy: str
+    story: str
+
+    @property
+    def kind(self) -> str:
+        """What failures of one cause have in common: a loader's first two lines, without what
+        it was given, or the last line of a traceback, without its values.
+        """
+        lines = self.story.strip().splitlines()
+        if lines[0].startswith("Traceback"):
+            return lines[-1].partition(":")[0] + lines[-2]
+        return " ".join(re.sub(r"[0-9]+|'[^']*'", "", line) for line in lines[:2])
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}: {self.story}\n{self.policy}"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was tried; `reached` counts the probes that came to a hook, by path and state."""
+
+    policies: int = 0
+    refused: list[tuple[int, str]] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    thrown: int = 0
+    reached: Counter[tuple[str, str]] = field(default_factory=Counter)
+    accepted: int = 0
+    rejected: int = 0
+    discrepancies: list[Discrepancy] = field(default_factory=list)
+
+    @property
+    def judged(self) -> int:
+        return self.reached.total()
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{p} {s} {n}" for (p, s), n in sorted(self.reached.items()))
+        return (
+            f"{self.policies} policies ({len(self.refused)} more refused), {self.thrown} probes, "
+            f"{self.judged} judged, {self.accepted} of them to be accepted, "
+            f"{self.rejected} rejected\n{kinds}\n"
+            f"{len(self.failures)} failures, {len(self.discrepancies)} discrepancies"
+        )
+
+
+@dataclass(slots=True)
+class Range:
+    """The firewalls that are shot at."""
+
+    control: Firewall
+    targets: Mapping[Way, Firewall]
+
+    def judge(
+        self,
+        policy: Policy,
+        volley: Volley,
+        artifacts: Mapping[Way, Artifact],
+        tally: Tally,
+        text: str,
+        seed: int,
+    ) -> None:
+        """Load, shoot and compare; what differs goes into the tally."""
+        numbered = dict(enumerate(volley.probes, 1))
+        packets = self.packets(volley)
+        verdicts = {serial: decide(policy, packet) for serial, packet in packets.items()}
+        tally.policies += 1
+        tally.thrown += len(numbered)
+        tally.accepted += sum(v.accepted for v in verdicts.values())
+        tally.rejected += sum(v.answer is not None for v in verdicts.values())
+        for packet in packets.values():
+            tally.reached[packet.direction.value, packet.state.name.lower()] += 1
+        for way, artifact in artifacts.items():
+            try:
+                wrong = self.wrong_ones(way, artifact, volley, packets, verdicts)
+            except CommandError as refusal:
+                story = f"{way.name}: {refusal}".removesuffix("\n")
+                tally.failures.append(Failure(seed, text, story[:STORY_CHARACTERS]))
+                continue
+            for serial, fate in sorted(wrong.items()):
+                tally.discrepancies.append(
+                    Discrepancy(
+                        seed,
+                        way,
+                        text,
+                        numbered[serial],
+                        packets[serial],
+                        verdicts[serial],
+                        fate,
+                        tuple(volley.connections),
+                    )
+                )
+
+    def packets(self, volley: Volley) -> dict[int, Packet]:
+        """What the probes are, by serial; those that reach no hook are left out."""
+        connect(self.control, volley.connections)
+        self.control.throw(list(enumerate(volley.probes, 1)))
+        facts = self.control.facts()
+        self.control.forget()
+        return {
+            serial: packet_of(volley.probes[serial - 1], found, volley.connections)
+            for serial, found in facts.items()
+        }
+
+    def wrong_ones(
+        self,
+        way: Way,
+        artifact: Artifact,
+        volley: Volley,
+        packets: Mapping[int, Packet],
+        verdicts: Mapping[int, Verdict],
+    ) -> dict[int, Fate]:
+        """The serials whose fate in the kernel is never what it should be, and that fate."""
+        target = self.targets[way]
+        wipe(way, target)
+        load(way, artifact, target)
+        connect(target, volley.connections)
+        numbered = dict(enumerate(volley.probes, 1))
+        wrong: dict[int, Fate] = {}
+        left = sorted(verdicts)
+        for _ in range(ATTEMPTS):
+            target.throw([(serial, numbered[serial]) for serial in left])
+            outcome = target.outcome()
+            target.forget()
+            fates = {s: Fate(s in outcome.passed, outcome.answers.get(s)) for s in left}
+            wrong = {
+                s: fate
+                for s, fate in fates.items()
+                if not fate.fits(verdicts[s], packets[s], numbered[s])
+            }
+            left = sorted(wrong)
+            if not left:
+                break
+        return wrong
+
+
+def packet_of(probe: Probe, facts: Facts, connections: Sequence[Connection]) -> Packet:
+    """A probe as the interpreter wants it, with what the kernel says of it."""
+    helper = None
+    if facts.state is State.RELATED and probe.quoted is None:
+        helper = next((c.helper for c in connections if _is_predicted(probe, c)), None)
+        assert helper is not None, f"{probe} is RELATED, and nothing predicted it: {facts}"
+    icmp = probe.protocol == (ICMP if probe.family == 4 else ICMPV6)
+    return Packet(
+        facts.iif,
+        facts.oif,
+        probe.source,
+        probe.destination,
+        probe.protocol,
+        probe.ports if probe.protocol in HAS_PORTS else None,
+        probe.icmp_type if icmp else None,
+        probe.hop_limit,
+        facts.state,
+        helper,
+        facts.destination_type,
+    )
+
+
+def _is_predicted(probe: Probe, connection: Connection) -> bool:
+    """Whether it is the connection that a helper was made to predict, from whatever port."""
+    flow = connection.expects
+    return (
+        flow is not None
+        and (flow.source, flow.destination) == (probe.source, probe.destination)
+        and flow.protocol == probe.protocol
+        and (probe.protocol not in HAS_PORTS or flow.ports[1] == probe.ports[1])
+    )
+
+
+@contextmanager
+def shooting_range(ways: Sequence[Way] = tuple(Way)) -> Iterator[Range]:
+    """The control and a firewall for each way."""
+    with ExitStack() as stack:
+        control = stack.enter_context(firewall("control", with_facts=True))
+        targets = {way: stack.enter_context(firewall(way.value)) for way in ways}
+        yield Range(control, targets)
+
+
+def run_seed(ground: Range, seed: int, probes: int, tally: Tally) -> None:
+    """One random policy and its probes."""
+    run_policy(ground, random_policy(Random(seed)), seed, probes, tally)
+
+
+def run_policy(ground: Range, text: str, seed: int, probes: int, tally: Tally) -> None:
+    """A policy, and random probes aimed at it."""
+    try:
+        result = compiled(text, sorted({way.target for way in ground.targets}))
+    except RefusedError as refusal:
+        tally.refused.append((seed, str(refusal)))
+        return
+    except Exception:  # a mistake of the compiler's, of whatever kind: the next seeds go on
+        tally.failures.append(Failure(seed, text, traceback.format_exc()))
+        return
+    artifacts = {way: result.artifacts[way.target] for way in ground.targets}
+    volley = aimed_at(result.policy, probes, Random(seed))
+    ground.judge(result.policy, volley, artifacts, tally, text, seed)

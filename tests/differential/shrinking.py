@@ -1,0 +1,108 @@
+"""Makes a policy small: what can be left out without curing what is wrong is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from tests.differential.campaign import (
+    Discrepancy,
+    Failure,
+    Range,
+    Tally,
+    run_policy,
+)
+from tests.differential.compiling import RefusedError, compiled
+from tests.differential.probes import Volley
+from tests.reference.interpreter import decide
+
+
+def shrunk(ground: Range, found: Discrepancy) -> Discrepancy:
+    """The same probe with a small policy, by statements and list elements, that shows it."""
+    text = _smallest(found.policy, lambda text: _again(ground, found, text) is not None)
+    return _again(ground, found, text) or found
+
+
+def shrunk_failure(ground: Range, found: Failure) -> Failure:
+    """The same failure with a small policy."""
+
+    def again(text: str) -> Failure | None:
+        tally = Tally()
+        run_policy(ground, text, found.seed, 1, tally)
+        return next((f for f in tally.failures if f.kind == found.kind), None)
+
+    text = _smallest(found.policy, lambda text: again(text) is not None)
+    return again(text) or found
+
+
+def _smallest(text: str, is_wrong: Callable[[str], bool]) -> str:
+    """A text of which nothing more can be left out."""
+    shorter: str | None = text
+    while shorter is not None:
+        text = shorter
+        shorter = next((t for t in _shorter(text) if is_wrong(t)), None)
+    return text
+
+
+def _again(ground: Range, found: Discrepancy, text: str) -> Discrepancy | None:
+    """The discrepancy as another policy shows it, or None where that does not."""
+    try:
+        result = compiled(text, [found.way.target])
+    except RefusedError:
+        return None
+    volley = Volley([found.probe], list(found.connections))
+    packets = ground.packets(volley)
+    if not packets:
+        return None
+    verdicts = {serial: decide(result.policy, packet) for serial, packet in packets.items()}
+    artifact = result.artifacts[found.way.target]
+    wrong = ground.wrong_ones(found.way, artifact, volley, packets, verdicts)
+    if not wrong:
+        return None
+    return replace(found, policy=text, packet=packets[1], verdict=verdicts[1], fate=wrong[1])
+
+
+def _shorter(text: str) -> Iterator[str]:
+    """Texts with something left out, the largest pieces first."""
+    lines = text.splitlines()
+    half = len(lines) // 2
+    pieces = [range(half), range(half, len(lines))] if half > 4 else []
+    pieces += [_statement(lines, start) for start in range(len(lines))]
+    for piece in pieces:
+        if piece:
+            yield _joined(line for n, line in enumerate(lines) if n not in piece)
+    for number, line in enumerate(lines):
+        if line.endswith("{"):  # the statements of a block by themselves
+            block = _statement(lines, number)
+            inner = lines[number + 1 : block.stop - 1]
+            yield _joined((*lines[:number], *inner, *lines[block.stop :]))
+        for simpler in _simpler(line):
+            yield _joined((*lines[:number], simpler, *lines[number + 1 :]))
+
+
+def _joined(lines: Iterator[str] | Sequence[str]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+def _statement(lines: Sequence[str], start: int) -> range:
+    """The lines of the statement that begins on a line; none where a block only ends there."""
+    depth = 0
+    for number in range(start, len(lines)):
+        depth += lines[number].count("{") - lines[number].count("}")
+        if depth <= 0:
+            return range(start, number + 1) if depth == 0 else range(0)
+    return range(0)
+
+
+def _simpler(line: str) -> Iterator[str]:
+    """The line with an element of a list, an exception or an option left out."""
+    words = line.split(" ")
+    for number, word in enumerate(words):
+        if word.endswith(","):
+            yield " ".join((*words[:number], *words[number + 1 :]))
+            if number + 1 < len(words):
+                kept = word.removesuffix(",")
+                yield " ".join((*words[:number], kept, *words[number + 2 :]))
+        if word in ("except", "in", "with", "log", "name", "helper", "data"):
+            for end in range(len(words), number + 1, -1):
+                yield " ".join((*words[:number], *words[end:]))

@@ -1,0 +1,1 @@
+"""The examples: what each compiles to is kept beside it."""

@@ -1,0 +1,51 @@
+"""What the README shows is what the compiler does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from policylang.cli import main
+from tests.kernel.ground import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of the README in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    policy = Path("web.policy")
+    policy.write_text(blocks("policy")[0])
+    return policy
+
+
+def test_rules_are_those_of_the_policy(web: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", str(web)]) == 0
+    lines = re.sub(r' comment ".*"$', "", capsys.readouterr().out, flags=re.MULTILINE).splitlines()
+    made = iter(line.strip() for line in lines)
+    (shown,) = blocks("nft")
+    missing = [line for line in map(str.strip, shown.splitlines()) if line and line not in made]
+    assert missing == []  # each line stands behind the one before it
+
+
+def test_error_is_told_as_shown(web: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    web.write_text(web.read_text().replace("ftp ", "ftpp "))
+    assert main(["check", str(web)]) == 1
+    (shown,) = blocks("text")
+    assert capsys.readouterr().err.startswith(shown)
+
+
+def test_language_tour_compiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "own.policy").write_text("allow http outbound\n")
+    (tmp_path / "blocklist.txt").write_text("198.51.100.0/24\n")
+    (tmp_path / "tour.policy").write_text(blocks("policy")[1])
+    assert main(["check", str(tmp_path / "tour.policy")]) == 0
+    assert "warning" not in capsys.readouterr().err

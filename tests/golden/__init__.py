@@ -1,0 +1,1 @@
+"""Policies, a folder each, and what they compile to."""

@@ -1,0 +1,55 @@
+"""What every kernel test needs: the right to make namespaces, and the grounds to test on.
+
+Where namespaces cannot be made the tests are skipped and say why, but with `CI` set they fail.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from . import ftp
+from .ground import Ground, ground, obstacle
+
+
+@pytest.fixture(scope="session")
+def kernel() -> None:
+    """Skip, or fail in CI, where this machine cannot carry a kernel test."""
+    _require(obstacle())
+
+
+@pytest.fixture(scope="session")
+def ftp_programs() -> None:
+    """The same, for tests that speak FTP."""
+    _require(obstacle(*ftp.PROGRAMS))
+
+
+def _require(reason: str | None) -> None:
+    if reason is None:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def pair(kernel: None) -> Iterator[Ground]:
+    """A firewall, and one neighbour in zone `wan`."""
+    with ground("wan") as laid:
+        yield laid
+
+
+@pytest.fixture
+def routed(kernel: None) -> Iterator[Ground]:
+    """A firewall that forwards between `lan` and `wan`, with a neighbour in each."""
+    with ground("lan", "wan") as laid:
+        yield laid
+
+
+@pytest.fixture
+def zoned(kernel: None) -> Iterator[Ground]:
+    """A firewall with a neighbour in each of `wan`, `lan` and `dmz`."""
+    with ground("wan", "lan", "dmz") as laid:
+        yield laid

@@ -1,0 +1,1 @@
+"""What statements mean, as rules of the ir: one row for each form of the language."""

@@ -1,0 +1,1 @@
+"""Every pass leaves the fate of every packet as it was."""
