@@ -1,3 +1,3 @@
-"""policylang compiles a firewall policy into nftables or iptables rules; this file knows its version."""
+"""A compiler from firewall policies to nftables and iptables; this file knows its version."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The targets: each turns a ruleset into an artifact. Nothing is imported before it is asked for."""
+"""The targets: each turns a ruleset into an artifact, and is imported when it is asked for."""
 
 from __future__ import annotations
 

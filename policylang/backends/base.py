@@ -57,7 +57,5 @@ def comment_text(text: str, most_bytes: int) -> str:
     Only printable ASCII is left: what is not becomes `?`, quotes and backslashes become
     look-alikes, and what is too long ends in `...`.
     """
-    safe = "".join(
-        COMMENT_REPLACEMENTS.get(c, c if 32 <= ord(c) < 127 else "?") for c in text
-    )
+    safe = "".join(COMMENT_REPLACEMENTS.get(c, c if 32 <= ord(c) < 127 else "?") for c in text)
     return safe if len(safe) <= most_bytes else safe[: most_bytes - 3] + "..."

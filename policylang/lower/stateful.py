@@ -134,7 +134,7 @@ def _established() -> Iterator[Rule]:
     """Open connections pass, except that every echo request counts as a first packet."""
     origins = (Origin(Why.IMPLIED_REPLY),)
     octet = UNIVERSE[Field.L4PROTO]
-    for family, protocol, request in ((4, ICMP, ECHO_REQUEST), (6, ICMPV6, ECHO_REQUEST_V6)):
+    for family, protocol in ((4, ICMP), (6, ICMPV6)):
         no_icmp = Cube.of(
             {Field.FAMILY: Ranges.of(family), Field.L4PROTO: octet - Ranges.of(protocol)}
         )

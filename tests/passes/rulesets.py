@@ -33,6 +33,7 @@ from policylang.packets.fields import (
     UNIVERSE,
     Field,
     State,
+    with_flags,
 )
 from policylang.packets.values import Ranges, name_range, parse_address
 
@@ -180,6 +181,9 @@ class _Maker:
                 return Ranges.merged(random.choice(PORTS) for _ in range(count))
             case Field.ICMP_TYPE | Field.ICMPV6_TYPE:
                 return Ranges.merged(random.choice(TYPES) for _ in range(count))
+            case Field.TCP_FLAGS:
+                mask = random.choice((0x02, 0x04, 0x12, 0x17))
+                return with_flags(mask, random.randrange(256) & mask)
 
 
 def _origins(why: Why) -> tuple[Origin, ...]:

@@ -8,7 +8,7 @@ reasons are paragraphs of LANGUAGE.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from policylang.model.types import (
@@ -206,7 +206,7 @@ def _is_expected(
         return False
     sender, receiver = _sender(packet), _receiver(packet)
     as_client = _names(rule.source, sender) and _names(rule.destination, receiver)
-    as_server = _names(rule.destination, sender) and _names(rule.source, receiver)
+    as_server = _answers(rule.destination, sender) and _names(rule.source, receiver)
     if expectation.by_client and as_client and _may_dial(traffic, packet, UNPRIVILEGED):
         return True
     to_own_client = packet.direction is Direction.INBOUND
@@ -279,13 +279,11 @@ def _name(rule: PolicyRule) -> str:
 class Machine:
     """One of the two that a packet travels between; `interface` leads to it (None: this host).
 
-    `group` is the one that a receiver is addressed by. Who was addressed by one answers from an
-    address of its own, so as a sender (of what a helper predicted) it could be anyone.
+    `group` is the one that it is addressed by.
     """
 
     interface: str | None
     address: Address
-    sends: bool
     group: Group | None = None
 
     @property
@@ -294,7 +292,7 @@ class Machine:
 
 
 def _sender(packet: Packet) -> Machine:
-    return Machine(packet.iif, packet.source, True)
+    return Machine(packet.iif, packet.source)
 
 
 def _receiver(packet: Packet) -> Machine:
@@ -303,7 +301,7 @@ def _receiver(packet: Packet) -> Machine:
         group = Group.MULTICAST
     elif packet.destination_type is AddressType.BROADCAST:
         group = Group.BROADCAST
-    return Machine(packet.oif, packet.destination, False, group)
+    return Machine(packet.oif, packet.destination, group)
 
 
 def _names(end: End, machine: Machine) -> bool:
@@ -313,6 +311,14 @@ def _names(end: End, machine: Machine) -> bool:
         and not any(_is_exception(e, machine) for e in written.exceptions)
         for written, own in _with_self_of_others(end)
     )
+
+
+def _answers(end: End, sender: Machine) -> bool:
+    """Whether an end named a machine that now sends: by its address, or by some group.
+
+    Who was addressed by a broadcast or a multicast answers from an address of its own.
+    """
+    return any(_names(end, replace(sender, group=group)) for group in (None, *Group))
 
 
 def _with_self_of_others(end: End) -> Iterator[tuple[EndList, bool]]:
@@ -344,7 +350,7 @@ def _is_element(element: EndElement, machine: Machine, own: bool) -> bool:
         case GroupEnd(group, within):
             return (
                 (own or not machine.is_self)
-                and (machine.sends or machine.group is group)
+                and machine.group is group
                 and _is_in_all(within, machine)
             )
 

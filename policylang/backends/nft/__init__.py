@@ -59,7 +59,7 @@ class NftBackend:
             for number, item in enumerate(chain.items, 1):
                 try:
                     rules += spelling.lines(item, f"{chain.name}-{number}")
-                except spell.CannotSay as reason:
+                except spell.InexpressibleError as reason:
                     _report(item, reason, report)
             chains.append({"name": chain.name, "hook": _hook(base, chain), "rules": rules})
         chains += (
@@ -112,7 +112,7 @@ def _body(named: NamedSet) -> dict[str, object]:
     }
 
 
-def _report(item: Item, reason: spell.CannotSay, report: Report) -> None:
+def _report(item: Item, reason: spell.InexpressibleError, report: Report) -> None:
     origins = item.origins if isinstance(item, Rule) else item.entries[0].origins
     span = next((o.span for o in origins if o.span is not None), None)
     report.add("unsupported", f"nft cannot match {reason}", span)

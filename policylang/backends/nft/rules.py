@@ -158,13 +158,10 @@ class Spelling:
             ranged = any(low != high for e in entries for low, high in e.key)
             held = self.sets.lookup(hint, types, items, ranged)
             origins = joined(*(e.origins for e in entries))
-            if same is None:
-                said = f"{keys} vmap {held}"
-            else:
-                said = f"{keys} {held} {self._action(same)}"
+            said = f"vmap {held}" if same is None else f"{held} {self._action(same)}"
             comment = _comment(origins)
             for match in self._matches(cube, lookup.fields):
-                yield Line(" ".join(filter(None, (match, said, comment))), origins)
+                yield Line(" ".join(filter(None, (match, keys, said, comment))), origins)
 
     def _key(self, lookup: Lookup, entry: Entry) -> str:
         return " . ".join(

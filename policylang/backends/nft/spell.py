@@ -110,7 +110,7 @@ TYPES = {
 }
 
 
-class CannotSay(ValueError):
+class InexpressibleError(ValueError):
     """A set of values that nft has no words for."""
 
 
@@ -150,14 +150,14 @@ def selector(field: Field, family: int, protocols: Ranges) -> str:
 
 
 def value(field: Field, pair: Range) -> str:
-    """One range of a field's values; raises CannotSay for names that no pattern fits."""
+    """One range of a field's values; raises InexpressibleError for names that no pattern fits."""
     low, high = pair
     if field in ADDRESS_FIELDS:
         return _address(low, high)
     if field in (Field.IIF, Field.OIF, Field.CT_HELPER):
         pattern = name_pattern(low, high)
         if pattern is None:
-            raise CannotSay("interface names between two others")
+            raise InexpressibleError("interface names between two others")
         return f'"{pattern}"'
     words: Mapping[int, str] = WORDS.get(field, {})
     if low == high:
@@ -191,7 +191,7 @@ def names(field: Field, values: Ranges) -> list[str]:
     """The matches, one for each line that it takes, for a set of interface names."""
     matches = name_matches(values)
     if matches is None:
-        raise CannotSay("interface names where wildcards take away from each other")
+        raise InexpressibleError("interface names where wildcards take away from each other")
     return [_name_match("iifname" if field is Field.IIF else "oifname", m) for m in matches]
 
 
@@ -199,7 +199,7 @@ def tcp_flags(values: Ranges) -> str:
     """The test of flags by a mask."""
     test = flags_test(values)
     if test is None:
-        raise CannotSay("sets of TCP flags that are no mask and value")
+        raise InexpressibleError("sets of TCP flags that are no mask and value")
     mask, flags = (_flag_names(bits) for bits in test)
     return f"tcp flags & {mask} == {flags}"
 
