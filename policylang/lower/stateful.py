@@ -231,8 +231,8 @@ class _Filter:
 
     def _naming_icmp(self, within: Cube) -> Iterator[Rule]:
         for placed in self.placed:
-            named = (cube & within for cube in placed.naming_icmp[self.path])
-            yield from self._written(placed.rule, compact(named))
+            if named := placed.naming_icmp[self.path]:
+                yield from self._written(placed.rule, compact(cube & within for cube in named))
 
     def _written(self, rule: PolicyRule, cubes: tuple[Cube, ...]) -> Iterator[Rule]:
         origins = (Origin(Why.WRITTEN, rule.span, rule.name),)

@@ -172,23 +172,19 @@ def _keys(item: Item, fields: tuple[Field, ...]) -> list[tuple[Range, ...]]:
 def _overlapping(keys: list[list[tuple[Range, ...]]]) -> set[int] | None:
     """The rules, by index, that overlap one before them; None where that costs too much.
 
-    Sweeps along the field that tells most apart.
+    Sweeps along the field in which the fewest keys meet.
     """
-    width = len(keys[0][0]) if keys and keys[0] else 0
-    if width == 0:
-        return None
     flat = [(key, index) for index, rule in enumerate(keys) for key in rule]
-    best = max(range(width), key=lambda i: len({key[i] for key, _ in flat}))
+    width = len(flat[0][0])
+    best = min(range(width), key=lambda i: _meetings([key[i] for key, _ in flat]))
+    if _meetings([key[best] for key, _ in flat]) > MOST_COMPARISONS:
+        return None
     flat.sort(key=lambda pair: pair[0][best])
     out: set[int] = set()
     active: list[tuple[tuple[Range, ...], int]] = []
-    comparisons = 0
     for key, index in flat:
         low = key[best][0]
         active = [(k, i) for k, i in active if k[best][1] >= low]
-        comparisons += len(active) + 1
-        if comparisons > MOST_COMPARISONS:
-            return None
         for other, owner in active:
             if owner != index and all(
                 a <= d and c <= b for (a, b), (c, d) in zip(key, other, strict=True)
@@ -196,3 +192,14 @@ def _overlapping(keys: list[list[tuple[Range, ...]]]) -> set[int] | None:
                 out.add(max(owner, index))
         active.append((key, index))
     return out
+
+
+def _meetings(ranges: list[Range]) -> int:
+    """How many pairs of ranges have a value in common."""
+    ends = sorted(high for _, high in ranges)
+    ended = meetings = 0
+    for started, low in enumerate(sorted(low for low, _ in ranges)):
+        while ends[ended] < low:
+            ended += 1
+        meetings += started - ended
+    return meetings

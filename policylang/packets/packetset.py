@@ -15,7 +15,9 @@ def compact(cubes: Iterable[Cube]) -> tuple[Cube, ...]:
 
     Keeps the order of what comes first; linear in the number of cubes for each field.
     """
-    kept = list(dict.fromkeys(cube for cube in cubes if not cube.is_empty))
+    kept = [cube for cube in cubes if not cube.is_empty]
+    if len(kept) > 1:
+        kept = list(dict.fromkeys(kept))
     merged = True
     while merged and len(kept) > 1:
         merged = False

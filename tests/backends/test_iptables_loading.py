@@ -16,15 +16,13 @@ from policylang.ir.stages import Path, Stage
 from policylang.packets.cube import EVERYTHING, Cube
 from policylang.packets.fields import SCTP, TCP, UDP, Field
 from policylang.packets.values import V6_BASE, Ranges
-from tests.kernel.ground import CommandError, Namespace, obstacle
-
-pytestmark = pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))
+from tests.kernel.ground import CommandError, Namespace
 
 FLAVOURS = ("legacy", "nft")
 
 
 @pytest.fixture
-def namespace() -> Iterator[Namespace]:
+def namespace(kernel: None) -> Iterator[Namespace]:
     made = Namespace.create("ipt")
     yield made
     made.delete()

@@ -139,7 +139,11 @@ def _collector(*, with_facts: bool) -> str:
         for family, key in zip((4, 6), keys, strict=True)
     )
     chains = "".join(_collector_chain(path, conditions) for path in PATHS)
-    return f"table inet collector {{\n{sets}{chains}}}\n"
+    # Those that end the way of a probe, and that let the firewall's own resets pass.
+    switches = "chain fate {\ndrop\n}\nchain resets {\n}\n" + (
+        "chain early { type filter hook output priority -310;\njump resets\n}\n"
+    )
+    return f"table inet collector {{\n{sets}{switches}{chains}}}\n"
 
 
 def _collector_chain(path: str, conditions: Mapping[str, str]) -> str:
@@ -156,7 +160,7 @@ def _collector_chain(path: str, conditions: Mapping[str, str]) -> str:
         others = (*_answer_rules(), "oifname lo accept", "drop")
     body, rest = "\n".join(rules), "\n".join(others)
     return (
-        f"chain {path}-probes {{\n{body}\ndrop\n}}\n"
+        f"chain {path}-probes {{\n{body}\ngoto fate\n}}\n"
         f"chain {path} {{ type filter hook {path} priority filter + 10;\n"
         f"ip dscp {{ {PROBE_DSCP}, {UNTRACKED_DSCP} }} goto {path}-probes\n"
         f"ip6 dscp {{ {PROBE_DSCP}, {UNTRACKED_DSCP} }} goto {path}-probes\n"
@@ -237,6 +241,22 @@ class Firewall:
         names = _set_keys(with_facts=self.with_facts)
         script = "".join(
             f"flush set inet collector {name}-{family}\n" for name in names for family in (4, 6)
+        )
+        subprocess_output(self.namespace, ["nft", "-f", "-"], script)
+
+    @contextmanager
+    def letting_pass(self) -> Iterator[None]:
+        """Let probes go their way and become connections; resets would end those at once."""
+        self._switch("accept", "tcp flags & rst == rst drop")
+        try:
+            yield
+        finally:
+            self._switch("drop", "continue")
+
+    def _switch(self, fate: str, resets: str) -> None:
+        script = (
+            f"flush chain inet collector fate\nadd rule inet collector fate {fate}\n"
+            f"flush chain inet collector resets\nadd rule inet collector resets {resets}\n"
         )
         subprocess_output(self.namespace, ["nft", "-f", "-"], script)
 

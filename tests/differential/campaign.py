@@ -19,20 +19,28 @@ from random import Random
 from policylang.backends.base import Artifact
 from policylang.model.types import Answer, Direction, Policy
 from policylang.packets.fields import ICMP, ICMPV6, TCP, UDP, AddressType, State
+from tests.differential import conntrack
 from tests.differential.arena import ANCHORS, Facts, Firewall, connect, firewall
 from tests.differential.compiling import RefusedError, compiled
-from tests.differential.conntrack import Connection
+from tests.differential.conntrack import Connection, Flow
 from tests.differential.frames import HAS_PORTS, Probe
 from tests.differential.loading import Way, load, wipe
 from tests.differential.policies import random_policy
-from tests.differential.probes import BROADCASTS, OWN_ADDRESSES, Volley, aimed_at
+from tests.differential.probes import (
+    BROADCASTS,
+    OWN_ADDRESSES,
+    Volley,
+    aimed_at,
+    asking_for_helpers,
+)
 from tests.kernel.ground import CommandError
-from tests.reference.interpreter import Packet, Verdict, decide
+from tests.reference.interpreter import Packet, Verdict, decide, helpers_due
 
 STORY_CHARACTERS = 300  # of a loader's complaint, which goes on with the whole input
 # RFC 4291 section 2.6.1: the first address of a network, which here end in so many zeros, is
 # every router's; Linux takes that of each route for one.
 ROUTERS_ANYCAST = bytes(2)
+HELPER_PROBES = 60
 ATTEMPTS = 3  # a lost frame is no verdict
 
 
@@ -104,16 +112,17 @@ class Failure:
     seed: int
     policy: str
     story: str
+    way: Way | None = None
 
     @property
     def kind(self) -> str:
-        """What failures of one cause have in common: a loader's first two lines, without what
-        it was given, or the last line of a traceback, without its values.
+        """What failures of one cause have in common: the first line without the values in it, of
+        a traceback the last two.
         """
         lines = self.story.strip().splitlines()
         if lines[0].startswith("Traceback"):
-            return lines[-1].partition(":")[0] + lines[-2]
-        return " ".join(re.sub(r"[0-9]+|'[^']*'", "", line) for line in lines[:2])
+            return lines[-2] + lines[-1].partition(":")[0]
+        return re.sub(r"[0-9]+|'[^']*'", "", lines[0])
 
     def __str__(self) -> str:
         return f"seed {self.seed}: {self.story}\n{self.policy}"
@@ -130,6 +139,7 @@ class Tally:
     reached: Counter[tuple[str, str]] = field(default_factory=Counter)
     accepted: int = 0
     rejected: int = 0
+    helped: int = 0
     discrepancies: list[Discrepancy] = field(default_factory=list)
 
     @property
@@ -141,7 +151,7 @@ class Tally:
         return (
             f"{self.policies} policies ({len(self.refused)} more refused), {self.thrown} probes, "
             f"{self.judged} judged, {self.accepted} of them to be accepted, "
-            f"{self.rejected} rejected\n{kinds}\n"
+            f"{self.rejected} rejected, {self.helped} tried for helpers\n{kinds}\n"
             f"{len(self.failures)} failures, {len(self.discrepancies)} discrepancies"
         )
 
@@ -176,9 +186,10 @@ class Range:
             try:
                 wrong = self.wrong_ones(way, artifact, volley, packets, verdicts)
             except CommandError as refusal:
-                story = f"{way.name}: {refusal}".removesuffix("\n")
-                tally.failures.append(Failure(seed, text, story[:STORY_CHARACTERS]))
+                story = f"{way.name}: {refusal}".replace("\n", " ")[:STORY_CHARACTERS]
+                tally.failures.append(Failure(seed, text, story, way))
                 continue
+            self.judge_helpers(way, policy, tally, text, seed)
             for serial, fate in sorted(wrong.items()):
                 tally.discrepancies.append(
                     Discrepancy(
@@ -192,6 +203,17 @@ class Range:
                         tuple(volley.connections),
                     )
                 )
+
+    def judge_helpers(self, way: Way, policy: Policy, tally: Tally, text: str, seed: int) -> None:
+        """Whether connections get the helpers that are due to them, in what is loaded now."""
+        volley = asking_for_helpers(policy, HELPER_PROBES, Random(seed))
+        tally.helped += len(volley.probes)
+        if volley.probes:
+            for packet, found in self.wrongly_helped(way, policy, volley).values():
+                due = helpers_due(policy, packet)
+                what = "has no helper" if found is None else "has a helper that is not due"
+                story = f"{way.name}: a connection {what}\nhas {found}, due {set(due)}: {packet}"
+                tally.failures.append(Failure(seed, text, story, way))
 
     def packets(self, volley: Volley) -> dict[int, Packet]:
         """What the probes are, by serial; those that reach no hook are left out."""
@@ -234,6 +256,41 @@ class Range:
             if not left:
                 break
         return wrong
+
+    def wrongly_helped(
+        self, way: Way, policy: Policy, volley: Volley
+    ) -> dict[int, tuple[Packet, str | None]]:
+        """The serials of first packets whose connection gets a helper that is not due, or none.
+
+        The policy is the one that `wrong_ones` loaded. Where a rule asks for no helper one is
+        tolerated on the way through: it is assigned before the way out is known.
+        """
+        target = self.targets[way]
+        numbered = dict(enumerate(volley.probes, 1))
+        packets = self.packets(volley)
+        connect(target, ())
+        with target.letting_pass():
+            target.throw(list(numbered.items()))
+            helpers = conntrack.helpers(target.namespace)
+        target.forget()
+        wrong: dict[int, tuple[Packet, str | None]] = {}
+        for serial, packet in packets.items():
+            probe = numbered[serial]
+            flow = Flow(probe.source, probe.destination, probe.protocol, probe.ports)
+            if not _can_open(packet) or flow not in helpers:
+                continue
+            if decide(policy, packet).accepted:
+                due, found = helpers_due(policy, packet), helpers[flow]
+                excess = found is not None and packet.direction is not Direction.FORWARD
+                if found not in due if due else excess:
+                    wrong[serial] = (packet, found)
+        return wrong
+
+
+def _can_open(packet: Packet) -> bool:
+    """Whether a connection comes of the packet: TCP knows no groups."""
+    to_one = packet.destination_type in (AddressType.UNICAST, AddressType.LOCAL)
+    return packet.state is State.NEW and (to_one or packet.protocol == UDP)
 
 
 def packet_of(probe: Probe, facts: Facts, connections: Sequence[Connection]) -> Packet:

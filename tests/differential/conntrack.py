@@ -5,22 +5,22 @@ Attribute numbers are those of linux/netfilter/nfnetlink_conntrack.h.
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from policylang.packets.fields import ICMP, ICMPV6, TCP
+from policylang.packets.fields import ICMP, ICMPV6, TCP, UDP
 from tests.kernel.ground import Namespace
 
 Address = IPv4Address | IPv6Address
 
 NETLINK_NETFILTER = 12
 SUBSYSTEM_CT, SUBSYSTEM_EXPECT = 1, 2
-MESSAGE_NEW, MESSAGE_DELETE = 0, 2
-REQUEST, ACK, EXCL, CREATE = 0x001, 0x004, 0x200, 0x400
+MESSAGE_NEW, MESSAGE_GET, MESSAGE_DELETE = 0, 1, 2
+REQUEST, ACK, EXCL, DUMP, CREATE = 0x001, 0x004, 0x200, 0x300, 0x400
+NLMSG_ERROR, NLMSG_DONE = 2, 3
 NESTED = 0x8000
 
 SEEN_REPLY, ASSURED, CONFIRMED = 2, 4, 8
@@ -76,6 +76,56 @@ def flush(namespace: Namespace) -> None:
         opened.bind((0, 0))
         kind = SUBSYSTEM_CT << 8 | MESSAGE_DELETE
         _transact(opened, _message(kind, REQUEST | ACK, 0, b""))
+
+
+def helpers(namespace: Namespace) -> dict[Flow, str | None]:
+    """All connections over TCP and UDP, as they were opened, and the helper of each."""
+    with namespace.entered():
+        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+    found: dict[Flow, str | None] = {}
+    with opened:
+        opened.bind((0, 0))
+        opened.send(_message(SUBSYSTEM_CT << 8 | MESSAGE_GET, REQUEST | DUMP, 0, b""))
+        done = False
+        while not done:
+            for kind, payload in _messages(opened.recv(1 << 18)):
+                if kind in (NLMSG_DONE, NLMSG_ERROR):
+                    done = True
+                    break
+                attributes = _attributes(payload[4:])
+                flow = _read_flow(_attributes(attributes[1]))
+                if flow.protocol in (TCP, UDP):
+                    help_ = _attributes(attributes.get(5, b""))
+                    found[flow] = help_[1].rstrip(b"\0").decode() if 1 in help_ else None
+    return found
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while data:
+        length, kind = struct.unpack_from("=IH", data)
+        yield kind, data[16:length]
+        data = data[length + (-length % 4) :]
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found = {}
+    while data:
+        length, kind = struct.unpack_from("=HH", data)
+        found[kind & ~NESTED] = data[4:length]
+        data = data[length + (-length % 4) :]
+    return found
+
+
+def _read_flow(attributes: dict[int, bytes]) -> Flow:
+    addresses = _attributes(attributes[1])
+    layer4 = _attributes(attributes[2])
+    first = 1 if 1 in addresses else 3
+    ports = (_number(layer4.get(2, b"")), _number(layer4.get(3, b"")))
+    return Flow(ip_address(addresses[first]), ip_address(addresses[first + 1]), layer4[1][0], ports)
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, "big")
 
 
 def _new_connection(connection: Connection) -> bytes:
@@ -160,11 +210,3 @@ def _transact(opened: socket.socket, message: bytes) -> int:
     answer = opened.recv(65536)
     (code,) = struct.unpack_from("=i", answer, 16)
     return -int(code)
-
-
-def describe(code: int) -> str:
-    return os.strerror(code)
-
-
-def flows(connections: Iterable[Connection]) -> set[Flow]:
-    return {c.opened for c in connections}

@@ -90,6 +90,11 @@ def aimed_at(policy: Policy, count: int, random: Random) -> Volley:
     return _Gunner(policy, random).volley(count)
 
 
+def asking_for_helpers(policy: Policy, count: int, random: Random) -> Volley:
+    """First packets, most of them of services that have a helper; each of a flow of its own."""
+    return _Gunner(policy, random).requests(count)
+
+
 @dataclass(slots=True)
 class _Gunner:
     policy: Policy
@@ -119,6 +124,19 @@ class _Gunner:
                 self.error()
             else:
                 self.predicted()
+        return self.out
+
+    def requests(self, count: int) -> Volley:
+        asking = [(rule, t) for rule in self.policy.rules for t in rule.what if t.helper]
+        for _ in range(2 * count if asking else 0):
+            probe = self.between(*self.random.choice(asking))
+            if self.chance(0.3):
+                probe = self.first()
+            flow = Flow(probe.source, probe.destination, probe.protocol, probe.ports)
+            if probe.protocol in (TCP, UDP) and not {flow, flow.reversed} & self.taken:
+                self.taken.add(flow)
+                if not probe.is_unsendable and len(self.out.probes) < count:
+                    self.out.probes.append(probe)
         return self.out
 
     # --- the kinds --------------------------------------------------------------------------

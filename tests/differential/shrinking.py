@@ -25,10 +25,12 @@ def shrunk(ground: Range, found: Discrepancy) -> Discrepancy:
 
 def shrunk_failure(ground: Range, found: Failure) -> Failure:
     """The same failure with a small policy."""
+    targets = ground.targets if found.way is None else {found.way: ground.targets[found.way]}
+    small = replace(ground, targets=targets)
 
     def again(text: str) -> Failure | None:
         tally = Tally()
-        run_policy(ground, text, found.seed, 1, tally)
+        run_policy(small, text, found.seed, 1, tally)
         return next((f for f in tally.failures if f.kind == found.kind), None)
 
     text = _smallest(found.policy, lambda text: again(text) is not None)

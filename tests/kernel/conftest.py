@@ -6,6 +6,7 @@ Where namespaces cannot be made the tests are skipped and say why, but with `CI`
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -24,6 +25,14 @@ def kernel() -> None:
 def ftp_programs() -> None:
     """The same, for tests that speak FTP."""
     _require(obstacle(*ftp.PROGRAMS))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def orderly_end() -> Iterator[None]:
+    """Let a polite signal (that of `timeout`) end the run like Ctrl-C: namespaces are deleted."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def _require(reason: str | None) -> None:

@@ -102,12 +102,16 @@ class Namespace:
         self._children.clear()
         # Children of children (a server's sessions): nobody but this test could start anything in
         # this namespace, so what is still in it is ours.
-        left = _call(["ip", "netns", "pids", self.name]).stdout.split()
-        for pid in map(int, left):
-            if pid != os.getpid():
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        _wait(self._is_empty_once_killed, f"the processes in {self.name} to end")
         _call(["ip", "netns", "del", self.name])
+
+    def _is_empty_once_killed(self) -> bool:
+        inside = map(int, _call(["ip", "netns", "pids", self.name]).stdout.split())
+        left = [pid for pid in inside if pid != os.getpid()]
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not left
 
     def ip(self, *commands: str) -> None:
         """Carry out `ip` commands, one a line, in one process."""

@@ -22,9 +22,11 @@ from policylang.packets.fields import (
     REQUIRES,
     SCTP,
     TCP,
+    TCP_RST,
     UDP,
     UNIVERSE,
     Field,
+    with_flags,
 )
 from policylang.packets.values import Ranges, name_range, parse_address
 
@@ -76,6 +78,7 @@ CELLS: dict[Field, tuple[Ranges, ...]] = {
     Field.DPORT: cells_of(Field.DPORT, Ranges.of(22, 80), Ranges.between(1024, 65535)),
     Field.ICMP_TYPE: cells_of(Field.ICMP_TYPE, Ranges.of(8)),
     Field.ICMPV6_TYPE: cells_of(Field.ICMPV6_TYPE, Ranges.of(128), Ranges.between(133, 136)),
+    Field.TCP_FLAGS: cells_of(Field.TCP_FLAGS, with_flags(TCP_RST, TCP_RST)),
 }
 
 
@@ -101,6 +104,7 @@ PALETTES = (
     (Field.SADDR, Field.L4PROTO, Field.ICMPV6_TYPE),
     (Field.DADDR, Field.L4PROTO, Field.DPORT),
     (Field.L4PROTO, Field.SPORT, Field.DPORT),
+    (Field.L4PROTO, Field.DPORT, Field.TCP_FLAGS),
     (Field.L4PROTO, Field.DPORT, Field.ICMP_TYPE),
     (Field.IIF, Field.OIF, Field.CT_STATE),
     (Field.CT_STATE, Field.CT_HELPER, Field.DPORT),

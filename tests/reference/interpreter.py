@@ -179,6 +179,29 @@ def _is_essential(packet: Packet) -> bool:
     return packet.icmp_type in discovery and packet.hop_limit == 255
 
 
+# --- conntrack helpers -----------------------------------------------------------------------
+
+
+def helpers_due(policy: Policy, packet: Packet) -> frozenset[str]:
+    """1.5: the kernel's names of the helpers, one of which the connection gets.
+
+    The packet is the first of a connection. None are due where the rule that lets it in asks
+    for none, or for one that follows neither its protocol nor its family.
+    """
+    rule = _first_rule(policy, packet, lambda traffic: True)
+    if rule is None or rule.verb is not Verb.ALLOW:
+        return frozenset()
+    return frozenset(
+        name
+        for traffic in rule.what
+        if traffic.helper is not None
+        and _describes(traffic, packet)
+        and packet.family in traffic.helper.families
+        for name, protocol in traffic.helper.assigns
+        if protocol == packet.protocol
+    )
+
+
 # --- what a helper predicted -----------------------------------------------------------------
 
 
