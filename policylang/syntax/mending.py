@@ -106,7 +106,9 @@ class Mender:
 
     def is_misspelt_start(self, token: Token) -> bool:
         """Whether a token is likely meant to start a statement."""
-        if token.kind != NAME or not self.starts_line(token) or not self._suspects_left:
+        if token.kind not in (NAME, "accept", "drop"):  # words of settings, and of other languages
+            return False
+        if not self.starts_line(token) or not self._suspects_left:
             return False
         self._suspects_left -= 1
         return close_word(token.text, STATEMENTS | LATER_STATEMENTS) is not None
