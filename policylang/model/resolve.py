@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from policylang.diagnostics import Label, Report
 from policylang.model.elements import Elements
+from policylang.model.options import Options
 from policylang.model.rules import Context, Rules
 from policylang.model.scope import Scope
 from policylang.model.services import Services
@@ -36,7 +37,8 @@ def resolve(loaded: tree.Loaded, report: Report) -> Policy:
     scope.declare_all()
     elements = Elements(scope, report)
     services = Services(scope, elements, report)
-    rules = Rules(scope, elements, services, report)
+    options = Options(report)
+    rules = Rules(scope, elements, services, options, report)
 
     for declaration in scope.declared.values():
         match declaration:
@@ -58,8 +60,8 @@ def resolve(loaded: tree.Loaded, report: Report) -> Policy:
     ]
     return Policy(
         tuple(rules.unfold(statements, Context())),
-        _defaults(loaded, rules, report),
-        _settings(loaded, rules, report),
+        _defaults(loaded, options, report),
+        _settings(loaded, options, report),
         tuple(
             elements.zone_value(d) for d in scope.declared.values() if isinstance(d, tree.ZoneDecl)
         ),
@@ -71,14 +73,14 @@ def resolve(loaded: tree.Loaded, report: Report) -> Policy:
     )
 
 
-def _defaults(loaded: tree.Loaded, rules: Rules, report: Report) -> dict[Direction, Default]:
+def _defaults(loaded: tree.Loaded, options: Options, report: Report) -> dict[Direction, Default]:
     said: dict[Direction, Default] = {}
     for statement in loaded.statements:
         if not isinstance(statement, tree.DefaultNode):
             continue
         direction = Direction(statement.direction)
-        answer: RejectWith | None = rules.answer(statement.verb, statement.answers)
-        log, name = rules.options(statement.options)
+        answer: RejectWith | None = options.answer(statement.verb, statement.answers)
+        log, name = options.of(statement.options)
         earlier = said.get(direction)
         if earlier is not None and earlier.span is not None:
             report.add(
@@ -92,7 +94,7 @@ def _defaults(loaded: tree.Loaded, rules: Rules, report: Report) -> dict[Directi
     return {**UNSAID, **said}
 
 
-def _settings(loaded: tree.Loaded, rules: Rules, report: Report) -> Settings:
+def _settings(loaded: tree.Loaded, options: Options, report: Report) -> Settings:
     first: dict[type, tree.Node] = {}
     essentials, invalid = True, InvalidPolicy.DROP
     invalid_log: Log | None = None
@@ -115,5 +117,5 @@ def _settings(loaded: tree.Loaded, rules: Rules, report: Report) -> Settings:
                     essentials = item.value == "on"
                 case tree.InvalidSetting():
                     invalid = InvalidPolicy(item.value)
-                    invalid_log = None if item.log is None else rules.log(item.log)
+                    invalid_log = None if item.log is None else options.log(item.log)
     return Settings(essentials, invalid, invalid_log)

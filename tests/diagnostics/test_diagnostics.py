@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -15,10 +18,20 @@ from policylang.backends import TARGETS
 from policylang.cli.render import Renderer
 from policylang.codes import CODES
 from policylang.diagnostics import Diagnostic, Report
+from policylang.ir.actions import Drop, Jump
+from policylang.ir.capabilities import Capabilities
+from policylang.ir.ruleset import Base, Chain, Rule, Ruleset
+from policylang.ir.stages import Path as Way
+from policylang.ir.stages import Stage
+from policylang.ir.verify import verify
+from policylang.packets.cube import EVERYTHING, Cube
+from policylang.packets.fields import Field
+from policylang.packets.values import Ranges
 from policylang.pipeline import artifact_of, ruleset_of
 from tests.diagnostics.triggers import TRIGGERS
 from tests.golden.kept import Golden
 
+PACKAGE = Path(policylang.__file__).parent
 HERE = Path(__file__).parent
 CASES = sorted([*HERE.glob("*.policy"), *HERE.glob("*/*.policy")])
 
@@ -95,7 +108,7 @@ def test_every_outcome_has_an_example() -> None:
 
 def constants() -> Iterator[str]:
     """All texts of the source, but for those of `codes` itself."""
-    for path in sorted(Path(policylang.__file__).parent.rglob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         if path.stem != "codes":
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -104,6 +117,70 @@ def constants() -> Iterator[str]:
 
 def test_every_code_is_told_somewhere() -> None:
     assert not CODES.keys() - {*constants()}
+
+
+# What no policy in a folder of a few files shows: includes fifty deep, and what every target can.
+UNSHOWN = {("syntax/loader.py", "nested-too-deep"), ("ir/verify.py", "unsupported")}
+
+
+def reporting() -> Iterator[tuple[str, str, range]]:
+    """Where the compiler tells of a mistake in a policy: file, code, lines."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        file = path.relative_to(PACKAGE).as_posix()
+        if file.startswith(("apply/", "cli/", "codes.py")):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            texts = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            for code in (text for text in texts if text in CODES):
+                assert node.end_lineno is not None
+                yield file, code, range(node.lineno, node.end_lineno + 1)
+
+
+def test_every_message_has_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call that reports is made by an example, not only one of each code."""
+    made: set[tuple[str, int]] = set()
+    add = Report.add
+
+    def recorded(report: Report, *given: Any, **named: Any) -> None:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            made.add((frame.f_code.co_filename, frame.f_lineno))
+            frame = frame.f_back
+        add(report, *given, **named)
+
+    monkeypatch.setattr(Report, "add", recorded)
+    for case in CASES:
+        checked(case)
+    unshown = {
+        (file, code)
+        for file, code, lines in reporting()
+        if not any((str(PACKAGE / file), line) in made for line in lines)
+    }
+    assert unshown == UNSHOWN
+
+
+def test_files_that_include_one_another_too_deep(tmp_path: Path) -> None:
+    for number in range(51):
+        text = f'include "{number + 1}.policy"\n'
+        (tmp_path / f"{number}.policy").write_text(text, encoding="utf-8")
+    assert [d.code for d in checked(tmp_path / "0.policy").diagnostics] == ["nested-too-deep"]
+
+
+def test_what_a_target_cannot_do() -> None:
+    cube = Cube.of({Field.HOP_LIMIT: Ranges.of(255)})
+    rules = (Rule(cube, Jump("other")), Rule(EVERYTHING, Drop()))
+    chains = (Chain("input", rules), Chain("other", ()))
+    ruleset = Ruleset((Base(Stage.FILTER, Way.INPUT, "input"),), chains)
+    can = Capabilities("tables", {Stage.FILTER: frozenset()}, {Stage.FILTER: (Drop,)}, 9, 9)
+    report = Report()
+    verify(ruleset, can, report)
+    assert [d.message for d in report.diagnostics] == [
+        "tables cannot do jump here",
+        "tables cannot do a match on family here",
+        "tables cannot do a match on hop_limit here",
+    ]
 
 
 # --- the style --------------------------------------------------------------------------------
