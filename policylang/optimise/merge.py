@@ -87,7 +87,11 @@ def _merge_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
             output.append(item)
             continue
         why = tuple(dict.fromkeys(origin.why for origin in item.origins))
-        keys = {f: (item.action, why, f, item.cube.beside(f)) for f, _ in item.cube.stated}
+        keys: dict[Field, Key] = {
+            f: (item.action, why, f, item.cube.beside(f))
+            for f, _ in item.cube.stated
+            if f is not Field.TCP_FLAGS  # bits: the union of two masks may be none
+        }
         home = _home(item, keys, output, where, last)
         if home is not None:
             index, field = home

@@ -14,7 +14,7 @@ from policylang.ir.actions import Accept, Answer, AssignHelper, Drop, Log, RateG
 from policylang.ir.ruleset import Base, Chain, Entry, Item, Lookup, Rule, Ruleset
 from policylang.ir.stages import Path, Stage
 from policylang.packets.cube import EVERYTHING, Cube
-from policylang.packets.fields import SCTP, TCP, UDP, Field
+from policylang.packets.fields import SCTP, TCP, UDP, UNIVERSE, Field, with_flags
 from policylang.packets.values import V6_BASE, Ranges
 from tests.kernel.ground import CommandError, Namespace
 
@@ -146,6 +146,18 @@ def test_every_action_loads(namespace: Namespace, flavour: str, tmp_path: FilePa
     load(artifact, namespace, flavour, tmp_path / "lock")
     saved = namespace.run([f"iptables-{flavour}-save"]).stdout
     assert r'--log-prefix "a \"quoted\\ prefix "' in saved
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_tcp_flags_load(namespace: Namespace, flavour: str, tmp_path: FilePath) -> None:
+    both = with_flags(0x17, 2) | with_flags(0x17, 4)
+    ports = Ranges.of(22, 80)
+    artifact = emitted(
+        Rule(Cube.of({Field.TCP_FLAGS: with_flags(4, 4)}), Accept()),
+        Rule(Cube.of({Field.TCP_FLAGS: UNIVERSE[Field.TCP_FLAGS] - with_flags(4, 4)}), Accept()),
+        Rule(Cube.of({Field.TCP_FLAGS: both, Field.SPORT: ports, Field.DPORT: ports}), Accept()),
+    )
+    load(artifact, namespace, flavour, tmp_path / "lock")
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)

@@ -14,7 +14,7 @@ from policylang.ir.actions import Accept, Action, Answer, AssignHelper, Drop, Le
 from policylang.ir.ruleset import Base, Chain, Entry, Item, Lookup, Rule, Ruleset
 from policylang.ir.stages import Path, Stage
 from policylang.packets.cube import EVERYTHING, Cube
-from policylang.packets.fields import TCP, UDP, UNIVERSE, AddressType, Field
+from policylang.packets.fields import TCP, UDP, UNIVERSE, AddressType, Field, with_flags
 from policylang.packets.values import V6_BASE, Ranges, name_range
 from tests.backends.iptables_reading import Table, jumps, outcome, read_rules, read_sets
 from tests.backends.iptables_rulesets import (
@@ -204,6 +204,22 @@ def test_every_number(field: Field, family: int, protocol: int | None, values: R
     if protocol is not None:
         packets = [{**packet, Field.L4PROTO: protocol} for packet in packets]
     assert_same(ruleset, packets)
+
+
+FLAG_SETS = (
+    with_flags(4, 4),
+    with_flags(0x17, 2) | with_flags(0x17, 4),
+    with_flags(0x3F, 0) | with_flags(3, 3),
+    with_flags(1, 1) | with_flags(2, 2) | with_flags(4, 4),
+)
+
+
+@pytest.mark.parametrize("values", (*FLAG_SETS, *(OCTET - flags for flags in FLAG_SETS)))
+@pytest.mark.parametrize("ports", ({}, {Field.DPORT: Ranges.of(22, 80)}))
+def test_every_tcp_flag(values: Ranges, ports: dict[Field, Ranges]) -> None:
+    ruleset = forwarding(Rule(Cube.of({Field.TCP_FLAGS: values, **ports}), Accept()))
+    packet = {**PACKETS[4], Field.L4PROTO: TCP, Field.SPORT: 5, Field.DPORT: 80}
+    assert_same(ruleset, [{**packet, Field.TCP_FLAGS: number} for number in range(256)])
 
 
 @pytest.mark.parametrize("values", (*TYPES, *(UNIVERSE[Field.DADDR_TYPE] - t for t in TYPES)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 
@@ -27,6 +28,8 @@ def main() -> int:
         print(reason, file=sys.stderr)
         return 2
     ways = tuple(Way[name] for name in chosen.way) if chosen.way else tuple(Way)
+    # Ended from outside, it still takes its namespaces away.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     tally = Tally()
     started = time.monotonic()
     seed = chosen.seed

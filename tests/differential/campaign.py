@@ -262,8 +262,9 @@ class Range:
     ) -> dict[int, tuple[Packet, str | None]]:
         """The serials of first packets whose connection gets a helper that is not due, or none.
 
-        The policy is the one that `wrong_ones` loaded. Where a rule asks for no helper one is
-        tolerated on the way through: it is assigned before the way out is known.
+        The policy is the one that `wrong_ones` loaded. A helper that is not due is tolerated on
+        the way through, for it is assigned before the way out is known, and with it where a group
+        is addressed.
         """
         target = self.targets[way]
         numbered = dict(enumerate(volley.probes, 1))
@@ -281,7 +282,10 @@ class Range:
                 continue
             if decide(policy, packet).accepted:
                 due, found = helpers_due(policy, packet), helpers[flow]
-                excess = found is not None and packet.direction is not Direction.FORWARD
+                is_known = packet.direction is Direction.OUTBOUND or (
+                    packet.destination_type is AddressType.LOCAL
+                )
+                excess = found is not None and is_known
                 if found not in due if due else excess:
                     wrong[serial] = (packet, found)
         return wrong

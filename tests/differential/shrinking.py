@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -15,6 +16,8 @@ from tests.differential.campaign import (
 from tests.differential.compiling import RefusedError, compiled
 from tests.differential.probes import Volley
 from tests.reference.interpreter import decide
+
+PATIENCE_S = 60.0
 
 
 def shrunk(ground: Range, found: Discrepancy) -> Discrepancy:
@@ -38,11 +41,20 @@ def shrunk_failure(ground: Range, found: Failure) -> Failure:
 
 
 def _smallest(text: str, is_wrong: Callable[[str], bool]) -> str:
-    """A text of which nothing more can be left out."""
-    shorter: str | None = text
-    while shorter is not None:
-        text = shorter
-        shorter = next((t for t in _shorter(text) if is_wrong(t)), None)
+    """A text of which nothing more can be left out, or as small a one as there is time for."""
+    give_up = time.monotonic() + PATIENCE_S
+    before = None
+    while text != before:
+        before = text
+        for shorter in (_without_lines, _without_words):
+            position = 0
+            while position < len(candidates := list(shorter(text))):
+                if time.monotonic() > give_up:
+                    return text
+                if is_wrong(candidates[position]):
+                    text = candidates[position]  # and the next one has taken its position
+                else:
+                    position += 1
     return text
 
 
@@ -64,20 +76,26 @@ def _again(ground: Range, found: Discrepancy, text: str) -> Discrepancy | None:
     return replace(found, policy=text, packet=packets[1], verdict=verdicts[1], fate=wrong[1])
 
 
-def _shorter(text: str) -> Iterator[str]:
-    """Texts with something left out, the largest pieces first."""
+def _without_lines(text: str) -> Iterator[str]:
+    """Texts with some lines left out: a quarter of them, a statement, or a block around some."""
     lines = text.splitlines()
-    half = len(lines) // 2
-    pieces = [range(half), range(half, len(lines))] if half > 4 else []
+    quarter = max(1, len(lines) // 4)
+    pieces = [range(n, n + quarter) for n in range(0, len(lines), quarter)] if quarter > 2 else []
     pieces += [_statement(lines, start) for start in range(len(lines))]
     for piece in pieces:
         if piece:
             yield _joined(line for n, line in enumerate(lines) if n not in piece)
     for number, line in enumerate(lines):
-        if line.endswith("{"):  # the statements of a block by themselves
+        if line.endswith("{"):
             block = _statement(lines, number)
             inner = lines[number + 1 : block.stop - 1]
             yield _joined((*lines[:number], *inner, *lines[block.stop :]))
+
+
+def _without_words(text: str) -> Iterator[str]:
+    """Texts with an element of a list, an exception or an option left out of a line."""
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
         for simpler in _simpler(line):
             yield _joined((*lines[:number], simpler, *lines[number + 1 :]))
 
@@ -99,6 +117,11 @@ def _statement(lines: Sequence[str], start: int) -> range:
 def _simpler(line: str) -> Iterator[str]:
     """The line with an element of a list, an exception or an option left out."""
     words = line.split(" ")
+    listed = [n for n, word in enumerate(words) if word.endswith(",")]
+    if len(listed) > 8:
+        middle = listed[len(listed) // 2]
+        yield " ".join((*words[: listed[0]], *words[middle + 1 :]))
+        yield " ".join((*words[:middle], words[middle].rstrip(","), *words[listed[-1] + 2 :]))
     for number, word in enumerate(words):
         if word.endswith(","):
             yield " ".join((*words[:number], *words[number + 1 :]))

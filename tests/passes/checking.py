@@ -16,7 +16,7 @@ from policylang.ir.stages import Stage
 from policylang.ir.verify import verify
 from policylang.optimise import Pass
 from policylang.packets.cube import Packet
-from policylang.packets.fields import ADDRESS_FIELDS, REQUIRES, Field
+from policylang.packets.fields import ADDRESS_FIELDS, REQUIRES, UNIVERSE, Field
 from policylang.packets.values import V6_BASE, Ranges, name_pattern
 from tests.passes.rulesets import packets, pruned
 from tests.properties.evaluate import evaluate
@@ -38,7 +38,7 @@ ANYTHING = Capabilities(
 def complaint(before: Ruleset, one: Pass, seed: int) -> str | None:
     """What is wrong with what a pass makes of a ruleset, None where nothing is found."""
     after = one(before, Report())
-    return _malformed(after) or _changed(before, after, seed)
+    return _malformed(after) or _made_up_flags(before, after) or _changed(before, after, seed)
 
 
 def smallest(before: Ruleset, one: Pass, seed: int) -> Ruleset:
@@ -114,6 +114,15 @@ def _malformed(ruleset: Ruleset) -> str | None:
             if wrong_lookup is not None:
                 return wrong_lookup
     return None
+
+
+def _made_up_flags(before: Ruleset, after: Ruleset) -> str | None:
+    """Bits are matched by masks, and most sets of them have none: so passes leave them alone."""
+    was, now = (
+        {i.cube[Field.TCP_FLAGS] for chain in ruleset.chains for i in chain.items}
+        for ruleset in (before, after)
+    )
+    return "TCP flags that no rule spoke of" if now - was - {UNIVERSE[Field.TCP_FLAGS]} else None
 
 
 def _wrong_lookup(lookup: Lookup) -> str | None:

@@ -51,6 +51,7 @@ PALETTES: tuple[tuple[tuple[Field, ...], int], ...] = (
     ((Field.L4PROTO, Field.DPORT), 2),
     ((Field.FAMILY, Field.ICMP_TYPE, Field.ICMPV6_TYPE, Field.HOP_LIMIT), 2),
     ((Field.HOP_LIMIT,), 1),
+    ((Field.TCP_FLAGS, Field.DPORT), 2),
     ((Field.ICMP_TYPE,), 1),
     ((Field.CT_STATE, Field.CT_HELPER, Field.IIF, Field.L4PROTO), 3),
     ((Field.CT_STATE, Field.OIF, Field.SADDR), 2),

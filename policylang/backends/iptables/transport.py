@@ -33,6 +33,7 @@ U32_TYPE = "0>>22&0x3C@0>>24"
 
 # By their bits, the lowest first (tcp_flag_names of libxt_tcp).
 TCP_FLAG_NAMES = ("FIN", "SYN", "RST", "PSH", "ACK", "URG")
+TCP_FLAG_BITS = 1 << len(TCP_FLAG_NAMES)
 
 ANY_ICMP_TYPE = 255  # what xt_icmp takes for "any", so that the type itself needs another match
 
@@ -45,23 +46,26 @@ def transport(cube: Cube, family: int, sets: IpSets, origins: tuple[Origin, ...]
         return icmpv6_types(cube[Field.ICMPV6_TYPE])
     if not any(f in cube for f in (Field.TCP_FLAGS, Field.SPORT, Field.DPORT)):
         return protocols(cube[Field.L4PROTO], family)
-    flags = [tcp_flags(cube[Field.TCP_FLAGS])] if Field.TCP_FLAGS in cube else []
+    parts: list[tuple[str, ...]] = []
+    if Field.TCP_FLAGS in cube:
+        parts.append(tcp_flags(cube[Field.TCP_FLAGS]))
     return Sieve.any_of(
-        " ".join((_ported(protocol), *flags, *_in_order(ports)))
+        " ".join((_ported(protocol), *_in_order(chosen)))
         for protocol in numbers(cube[Field.L4PROTO])
-        for ports in product(
+        for chosen in product(
+            *parts,
             *(
                 _ports(side, cube[field], protocol, sets, origins)
                 for side, field in (("s", Field.SPORT), ("d", Field.DPORT))
                 if field in cube
-            )
+            ),
         )
     )
 
 
-def _in_order(ports: tuple[str, ...]) -> list[str]:
-    """Plain ports first: behind `-m multiport`, `--dport` is taken for short of `--dports`."""
-    return sorted(ports, key=lambda match: match.startswith("-m "))
+def _in_order(matches: tuple[str, ...]) -> list[str]:
+    """Options of `-p` first: behind `-m multiport`, `--dport` is taken for short of `--dports`."""
+    return sorted(matches, key=lambda match: match.startswith("-m "))
 
 
 def numbers(values: Ranges) -> Iterator[int]:
@@ -153,14 +157,26 @@ def _port_range(pair: Range) -> str:
 # --- TCP flags -----------------------------------------------------------------------------------
 
 
-def tcp_flags(values: Ranges) -> str:
-    """`--tcp-flags MASK SET`, or that it is otherwise; it knows the flags of RFC 793 alone."""
+def tcp_flags(values: Ranges) -> tuple[str, ...]:
+    """`--tcp-flags MASK SET`, each for a line of its own; it knows the flags of RFC 793 alone."""
     for sign, these in (("", values), ("! ", UNIVERSE[Field.TCP_FLAGS] - values)):
         test = flags_test(these)
-        if test is not None and test[0] < 1 << len(TCP_FLAG_NAMES):
-            mask, flags = map(_flag_names, test)
-            return f"{sign}--tcp-flags {mask} {flags}"
-    raise InexpressibleError("these TCP flags together")
+        if test is not None and test[0] < TCP_FLAG_BITS:
+            return (f"{sign}--tcp-flags {_flag_names(test[0])} {_flag_names(test[1])}",)
+    if any((n in values) is not (n % TCP_FLAG_BITS in values) for n in range(256)):
+        raise InexpressibleError("these TCP flags together")
+    tests = _flag_tests(values, 1, 0, 0)
+    return tuple(f"--tcp-flags {_flag_names(mask)} {_flag_names(flags)}" for mask, flags in tests)
+
+
+def _flag_tests(values: Ranges, bit: int, mask: int, flags: int) -> Iterator[tuple[int, int]]:
+    """Disjoint `(mask, flags)` of what is in `values` among those that fit the one given."""
+    fitting = [n in values for n in range(TCP_FLAG_BITS) if n & mask == flags]
+    if all(fitting):
+        yield mask, flags
+    elif any(fitting):
+        yield from _flag_tests(values, bit << 1, mask | bit, flags)
+        yield from _flag_tests(values, bit << 1, mask | bit, flags | bit)
 
 
 def _flag_names(bits: int) -> str:
