@@ -35,10 +35,10 @@ class Entry:
 class Lookup:
     """Packets in `cube` are looked up by their `fields`: the entry that holds them decides.
 
-    Packets that no entry holds go on. Entries with different actions are disjoint, so their
-    order means nothing. Every packet in `cube` has all of `fields`: ports come with a protocol
-    that has them, in the cube or as a field of the key. An address field's ranges are each of
-    one family, and in an entry all addresses are of the same one.
+    Packets that no entry holds go on. Entries are disjoint, so their order means nothing. Every
+    packet in `cube` has all of `fields`: ports come with a protocol that has them, in the cube or
+    as a field of the key. An address field's ranges are each of one family, and in an entry all
+    addresses are of the same one.
     """
 
     cube: Cube

@@ -101,8 +101,12 @@ class Ranges:
         return Ranges.merged((*self.pairs, *other.pairs))
 
     def __and__(self, other: Ranges) -> Ranges:
-        if self is other:
+        if self is other or not self.pairs:
             return self
+        if len(other.pairs) == 1:  # often the universe, or a family of addresses
+            low, high = other.pairs[0]
+            if low <= self.pairs[0][0] and self.pairs[-1][1] <= high:
+                return self
         mine, theirs = self.pairs, other.pairs
         result: list[Range] = []
         i = j = 0
