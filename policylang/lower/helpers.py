@@ -32,14 +32,14 @@ def assignments(rules: tuple[PolicyRule, ...], path: Path) -> tuple[Rule, ...]:
     """The ASSIGN_HELPER rules of a path, in the order of the policy.
 
     A rule that allows the same connections without the helper, and stands before, keeps the
-    helper away from them.
+    helper away from them; within a rule the helper goes first.
     """
     found: list[Rule] = []
     for rule in rules:
         if rule.verb is not Verb.ALLOW:
             continue
         places = between(rule.source, rule.destination)[path]
-        for traffic in rule.what:
+        for traffic in sorted(rule.what, key=lambda t: t.helper is None):
             cubes = [place & traffic_cube(traffic) for place in places]
             origins = (Origin(Why.HELPER_ASSIGNMENT, rule.span, rule.name, traffic.service),)
             if traffic.helper is None:

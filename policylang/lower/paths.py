@@ -63,7 +63,7 @@ def reach(end: End, side: Side) -> Reach:
 
 def _others(one: EndList, side: Side) -> PacketSet:
     named = PacketSet.of(compact(_other_cube(e, side) for e in one.elements))
-    taken = PacketSet.of(compact(_other_cube(e, side) for e in one.exceptions))
+    taken = PacketSet.of(compact(_other_cube(e, side) for e in _takers(one, side)))
     return named - taken
 
 
@@ -75,12 +75,17 @@ def _own(one: EndList, side: Side, says_self: bool) -> PacketSet:
         elif says_self and not isinstance(element, ZoneEnd) and not element.within:
             named.append(_other_cube(element, side))
     taken: list[Cube] = []
-    for element in one.exceptions:
+    for element in _takers(one, side):
         if isinstance(element, (AnyEnd, SelfEnd)):
             taken.append(EVERYTHING)
         elif not isinstance(element, ZoneEnd) and not element.within:
             taken.append(_other_cube(element, side))
     return PacketSet.of(compact(named)) - PacketSet.of(compact(taken))
+
+
+def _takers(one: EndList, side: Side) -> tuple[EndElement, ...]:
+    """The exceptions that take something away: no sender has a group for its address."""
+    return tuple(e for e in one.exceptions if side is DESTINATION or not isinstance(e, GroupEnd))
 
 
 def _other_cube(element: EndElement, side: Side) -> Cube:

@@ -1,4 +1,7 @@
-"""`python -m tests.differential --seconds 600 --seed 1`: random policies until the time is up."""
+"""`python -m tests.differential --seconds 600 --seed 1`: random policies until the time is up.
+
+`--policy FILE` shoots at one policy instead, from as many seeds.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import argparse
 import signal
 import sys
 import time
+from pathlib import Path
 
-from tests.differential.campaign import Tally, run_seed, shooting_range
+from tests.differential.campaign import Tally, run_policy, run_seed, shooting_range
 from tests.differential.loading import Way
 from tests.differential.shrinking import shrunk, shrunk_failure
 from tests.kernel.ground import obstacle
@@ -20,6 +24,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first one")
     parser.add_argument("--policies", type=int, default=10**9, help="at most so many")
     parser.add_argument("--probes", type=int, default=1000, help="for each policy")
+    parser.add_argument("--policy", type=Path, help="this one instead of random ones")
     parser.add_argument("--way", choices=[way.name for way in Way], action="append")
     parser.add_argument("--shrink", type=int, default=5, help="how many discrepancies")
     chosen = parser.parse_args()
@@ -37,7 +42,10 @@ def main() -> int:
     with shooting_range(ways) as ground:
         while time.monotonic() - started < chosen.seconds and seed < chosen.seed + chosen.policies:
             before, told = len(tally.discrepancies), len(tally.failures)
-            run_seed(ground, seed, chosen.probes, tally)
+            if chosen.policy is None:
+                run_seed(ground, seed, chosen.probes, tally)
+            else:
+                run_policy(ground, chosen.policy.read_text(), seed, chosen.probes, tally)
             found = tally.discrepancies[before:]
             if found and chosen.shrink > 0:
                 chosen.shrink -= 1

@@ -34,7 +34,7 @@ from tests.differential.probes import (
     asking_for_helpers,
 )
 from tests.kernel.ground import CommandError
-from tests.reference.interpreter import Packet, Verdict, decide, helpers_due
+from tests.reference.interpreter import LOOPBACK, Packet, Verdict, decide, helpers_due
 
 STORY_CHARACTERS = 300  # of a loader's complaint, which goes on with the whole input
 # RFC 4291 section 2.6.1: the first address of a network, which here end in so many zeros, is
@@ -282,8 +282,9 @@ class Range:
                 continue
             if decide(policy, packet).accepted:
                 due, found = helpers_due(policy, packet), helpers[flow]
-                is_known = packet.direction is Direction.OUTBOUND or (
-                    packet.destination_type is AddressType.LOCAL
+                is_known = packet.oif != LOOPBACK and (
+                    packet.direction is Direction.OUTBOUND
+                    or packet.destination_type is AddressType.LOCAL
                 )
                 excess = found is not None and is_known
                 if found not in due if due else excess:

@@ -133,6 +133,14 @@ HELPERS: dict[str, tuple[list[str], list[str]]] = {
             f"output accept oif eth1 {RELATED} ftp l4proto 6 dport 40000-40100",
         ],
     ),
+    # Who answers has no broadcast address, so an exception of broadcasts takes no answer away.
+    "allow names from lan to any except self, broadcast": (
+        [
+            "forward assign-helper netbios-ns iif eth1 family 4 "
+            "daddr_type not 2-3 l4proto 17 dport 137"
+        ],
+        [f"forward accept oif eth1 {RELATED} netbios-ns family 4 l4proto 17 dport 1024-65535"],
+    ),
     # Only an `allow` asks for a helper.
     "deny ftp inbound": ([], []),
     "allow tcp 21 inbound": ([], []),
@@ -163,6 +171,8 @@ ORDERS: dict[str, list[str]] = {
     ],
     "allow ssh inbound\nallow ftp inbound": [ASSIGN],
     "deny ftp inbound from lan\nallow ftp inbound": [ASSIGN],
+    # In one rule the helper goes first, whatever stands beside it.
+    "allow tcp 21, ftp inbound": [ASSIGN],
     # The way out is not known yet where a helper is assigned to what is forwarded.
     "allow tcp 21 from lan to wan\nallow ftp from lan to wan": [
         "forward assign-helper ftp iif eth1 daddr_type not local l4proto 6 dport 21"
