@@ -31,9 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell("interrupted")
         status = 128 + signal.SIGINT
     except BrokenPipeError:
+        _discard_output()
         _tell("nobody reads the output any more")
         status = REFUSED
     except OSError as error:
+        _discard_output()
         name = f"`{error.filename}`: " if error.filename else ""
         _tell(f"{name}{error.strerror or error}")
         status = REFUSED
@@ -60,6 +62,17 @@ def _prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """Let the interpreter, which flushes once more at its end, find somebody to write to.
+
+    Without it, Python 3.12 and later end with status 120 of their own.
+    """
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout is sys.__stdout__:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _tell(text: str) -> None:

@@ -1,6 +1,7 @@
 """`python -m tests.benchmark` measures, prints two tables, and fails where a figure is missed.
 
-The fastest run is what is judged: whatever else the machine does only adds to a run.
+The fastest run is what is judged: whatever else the machine does only adds to a run. As root,
+measured runs go before all else on their processor.
 
 Compiles need no rights, packets need root; `packets` or `compile` as argument measures one alone.
 """

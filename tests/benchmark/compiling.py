@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmark.policies import FIVE_SERVICES, host_rules, prefix_list
+from tests.benchmark.quiet import undisturbed
 from tests.kernel.ground import REPOSITORY
 
 
@@ -75,7 +76,8 @@ def run(task: Task, directory: Path) -> tuple[Run, ...]:
     argv = [sys.executable, "-m", "policylang", *task.arguments]
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(directory / "bytecode")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    return tuple(_run(argv, environment) for _ in range(task.times + 1))[1:]
+    with undisturbed():
+        return tuple(_run(argv, environment) for _ in range(task.times + 1))[1:]
 
 
 def _run(argv: Sequence[str], environment: Mapping[str, str]) -> Run:

@@ -8,15 +8,15 @@ the machine disturbs them all.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 from tests.benchmark.injection import Volley, udp_frame
 from tests.benchmark.policies import host, host_rules
+from tests.benchmark.quiet import undisturbed
 from tests.kernel.ground import Ground, Loader, Namespace, ground, load_nft
 
 FEW, MANY = 100, 10_000
@@ -93,7 +93,7 @@ def measure(directory: Path) -> tuple[Cost, ...]:
     with ExitStack() as stack:
         firewalls = [stack.enter_context(_firewall(case, directory)) for case in CASES]
         costs = {(f.case, packets): list[float]() for f in firewalls for packets in f.volleys}
-        with _undisturbed():
+        with undisturbed():
             for _ in range(ROUNDS):
                 for firewall in firewalls:
                     for packets, volley in firewall.volleys.items():
@@ -101,20 +101,6 @@ def measure(directory: Path) -> tuple[Cost, ...]:
         for firewall in firewalls:
             _check_counts(firewall)
     return tuple(Cost(case, packets, tuple(ns)) for (case, packets), ns in costs.items())
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Stay on one processor and, where that is granted, before all that others run there."""
-    allowed, policy = os.sched_getaffinity(0), os.sched_getscheduler(0)
-    os.sched_setaffinity(0, {min(allowed)})
-    with suppress(PermissionError):
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, policy, os.sched_param(0))
-        os.sched_setaffinity(0, allowed)
 
 
 @contextmanager

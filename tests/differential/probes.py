@@ -107,24 +107,27 @@ class _Gunner:
 
     def volley(self, count: int) -> Volley:
         while len(self.out.probes) < count:
-            if self.out.probes and self.out.probes[-1].is_unsendable:
-                self.out.probes.pop()
-            kind = self.random.random()
-            if kind < 0.6:
-                self.out.probes.append(self.first())
-            elif kind < 0.67:
-                self.out.probes.append(self.invalid())
-            elif kind < 0.73:
-                self.out.probes.append(replace(self.first(), untracked=True))
-            elif kind < 0.8:
-                self.out.probes.append(self.essential())
-            elif kind < 0.87:
-                self.established()
-            elif kind < 0.92:
-                self.error()
-            else:
-                self.predicted()
+            probe = self.one()
+            if probe is not None and not probe.is_unsendable:
+                self.out.probes.append(probe)
         return self.out
+
+    def one(self) -> Probe | None:
+        """A probe of any kind, or None where the connection that it is about is there already."""
+        kind = self.random.random()
+        if kind < 0.6:
+            return self.first()
+        if kind < 0.67:
+            return self.invalid()
+        if kind < 0.73:
+            return replace(self.first(), untracked=True)
+        if kind < 0.8:
+            return self.essential()
+        if kind < 0.87:
+            return self.established()
+        if kind < 0.92:
+            return self.error()
+        return self.predicted()
 
     def requests(self, count: int) -> Volley:
         asking = [(rule, t) for rule in self.policy.rules for t in rule.what if t.helper]
@@ -168,7 +171,7 @@ class _Gunner:
             hop_limit=self.random.choice((255, 255, 255, 254, 64)),
         )
 
-    def established(self) -> None:
+    def established(self) -> Probe | None:
         """A packet of a connection that is open, in either direction."""
         probe = self.first()
         if probe.protocol not in (TCP, UDP, SCTP, ICMP, ICMPV6):
@@ -185,10 +188,9 @@ class _Gunner:
             backwards = self.chance(0.5)
         flow = Flow(probe.source, probe.destination, probe.protocol, probe.ports)
         opened = flow.reversed if backwards else flow
-        if self.open(Connection(opened)):
-            self.out.probes.append(replace(probe, tcp_flags=ACK))
+        return replace(probe, tcp_flags=ACK) if self.open(Connection(opened)) else None
 
-    def error(self) -> None:
+    def error(self) -> Probe | None:
         """An ICMP error, or a redirect, about a connection that is open."""
         probe = self.first()
         protocol, types = ERRORS[probe.family]
@@ -196,18 +198,12 @@ class _Gunner:
         # The error is for whoever sent the packet that it is about.
         quoted = Quoted(probe.destination, self.address(probe.family), inner, self.ports(None))
         flow = Flow(quoted.source, quoted.destination, inner, quoted.ports)
-        if self.open(Connection(flow if self.chance(0.5) else flow.reversed)):
-            self.out.probes.append(
-                replace(
-                    probe,
-                    protocol=protocol,
-                    icmp_type=self.random.choice(types),
-                    ports=(0, 0),
-                    quoted=quoted,
-                )
-            )
+        if not self.open(Connection(flow if self.chance(0.5) else flow.reversed)):
+            return None
+        icmp_type = self.random.choice(types)
+        return replace(probe, protocol=protocol, icmp_type=icmp_type, ports=(0, 0), quoted=quoted)
 
-    def predicted(self) -> None:
+    def predicted(self) -> Probe | None:
         """A connection that a helper predicted, mostly one which some rule asks for."""
         asking = [
             (rule, traffic, traffic.helper)
@@ -234,17 +230,18 @@ class _Gunner:
         if self.chance(0.2):
             probe = self.beside(probe)
         if name in IPV4_HELPERS and probe.family == 6:
-            return
+            return None
         if probe.protocol not in (TCP, UDP, GRE):
-            return
+            return None
         master = Flow(
             self.address(probe.family), self.address(probe.family), protocol, self.ports(None)
         )
         ports = (0, 0) if probe.protocol == GRE else (0, probe.ports[1])
         expected = Flow(probe.source, probe.destination, probe.protocol, ports)
-        if expected not in self.taken and self.open(Connection(master, name, expected)):
-            self.taken.add(expected)
-            self.out.probes.append(probe)
+        if expected in self.taken or not self.open(Connection(master, name, expected)):
+            return None
+        self.taken.add(expected)
+        return probe
 
     def expected_protocol(self, helper: Helper) -> int:
         expectation = self.random.choice(helper.expects)

@@ -174,7 +174,7 @@ CONTROL = "ct state new tcp dport 21 accept"
 # later, is new: the prediction went with the first.
 ALL_NEW = "ct state new,related accept"
 
-# NETFILTER.md, "FTP, seen with vsftpd and pyftpdlib": rules -> (passive passes, active passes).
+# FTP as vsftpd and pyftpdlib were seen to behave: rules -> (passive passes, active passes).
 ON_THE_SERVER = {
     "outbound open, no helper": (
         hand_written(helper=False, new_in=CONTROL, new_out=ALL_NEW),
@@ -211,7 +211,7 @@ ON_THE_CLIENT = {
 
 @pytest.mark.parametrize("case", ON_THE_SERVER)
 def test_ftp_by_hand_on_the_server(ftp_programs: None, pair: Ground, case: str) -> None:
-    """What passes on a server is what NETFILTER.md's table says."""
+    """What passes on a server is what `rules` was seen to let through."""
     rules, expected = ON_THE_SERVER[case]
     wan = pair["wan"]
     with serving(pair.firewall, Daemon.VSFTPD) as server:
@@ -230,7 +230,7 @@ def test_ftp_by_hand_on_the_server(ftp_programs: None, pair: Ground, case: str) 
 
 @pytest.mark.parametrize("case", ON_THE_CLIENT)
 def test_ftp_by_hand_on_the_client(ftp_programs: None, pair: Ground, case: str) -> None:
-    """What passes on a client is what NETFILTER.md's table says."""
+    """What passes on a client is what `rules` was seen to let through."""
     rules, expected = ON_THE_CLIENT[case]
     wan = pair["wan"]
     with serving(wan.neighbour, Daemon.PYFTPDLIB) as server:

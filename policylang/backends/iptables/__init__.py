@@ -65,9 +65,12 @@ def _table(
     names = ChainNames(entries, chains)
     writer = TableWriter(family, names, sets, report)
     waiting = list(entries)
+    known = set(waiting)
     for name in waiting:
         writer.write(name, chains[name].items)
-        waiting += (callee for callee in writer.called if callee not in waiting)
+        waiting += (callee for callee in writer.called if callee not in known)
+        known.update(writer.called)
+        writer.called.clear()
     jumps = [(PLACES[base.stage, base.path].chain, names[base.chain]) for base in bases]
     return {
         "name": table,

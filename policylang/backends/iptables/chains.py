@@ -42,7 +42,8 @@ Sieves = list[tuple[Slot, Sieve]]
 class TableWriter:
     """Writes the chains of one table for one family.
 
-    `chains` are the lines by chain name, `called` the chains of the ruleset to which they lead.
+    `chains` are the lines by chain name, `called` the chains of the ruleset to which they lead
+    since it was last cleared.
     """
 
     family: int
@@ -50,7 +51,7 @@ class TableWriter:
     sets: IpSets
     report: Report
     chains: dict[str, list[Line]] = field(default_factory=dict)
-    called: list[str] = field(default_factory=list)
+    called: dict[str, None] = field(default_factory=dict)
     _helpers: dict[AssignHelper, str] = field(default_factory=dict)
 
     def write(self, name: str, items: Iterable[Item]) -> None:
@@ -167,8 +168,7 @@ class TableWriter:
     def _target(self, leaf: Leaf, *, comes_back: bool) -> Target:
         match leaf.action:
             case Jump(chain):
-                if chain not in self.called:
-                    self.called.append(chain)
+                self.called[chain] = None
                 return target(Call(self.names[chain], comes_back), self.family)
             case AssignHelper():
                 return _go(self._helper_chain(leaf.action))
