@@ -43,7 +43,10 @@ def assignments(rules: tuple[PolicyRule, ...], path: Path) -> tuple[Rule, ...]:
             cubes = [place & traffic_cube(traffic) for place in places]
             origins = (Origin(Why.HELPER_ASSIGNMENT, rule.span, rule.name, traffic.service),)
             if traffic.helper is None:
-                exact = (_where_it_arrives(c, path) for c in cubes if Field.OIF not in c)
+                is_exact = path is not Path.FORWARD  # where the way out is not known yet
+                exact = (
+                    _where_it_arrives(c, path) for c in cubes if is_exact or Field.OIF not in c
+                )
                 found += (Rule(c, Leave(), (), origins) for c in exact if not c.is_empty)
                 continue
             for kernel_name, protocol in traffic.helper.assigns:

@@ -216,8 +216,7 @@ class _Filter:
         invalid = _state(State.INVALID)
         origins = (Origin(Why.INVALID),)
         settings = self.policy.settings
-        if settings.invalid is InvalidPolicy.DROP:
-            yield from self._naming_icmp(invalid)
+        yield from self._naming_icmp(invalid)
         if settings.invalid_log is not None:
             yield _log(settings.invalid_log, invalid, origins, log_prefix("invalid", self.path))
         accept = settings.invalid is InvalidPolicy.ACCEPT

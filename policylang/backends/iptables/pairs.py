@@ -18,7 +18,7 @@ from policylang.ir.origin import joined
 from policylang.ir.ruleset import Entry
 from policylang.packets.cube import Cube
 from policylang.packets.fields import ADDRESS_FIELDS, DCCP, PORT_FIELDS, SCTP, TCP, UDP, Field
-from policylang.packets.values import Range, Ranges, format_address
+from policylang.packets.values import V6_BASE, Range, Ranges, format_address
 
 # The protocols whose ports ipset reads (ip_set_get_ip4_port of ip_set_getport.c), by the names
 # that /etc/protocols has. To ipset, DCCP has no ports.
@@ -154,9 +154,14 @@ def split_pairs(
     return tuple(nodes), sorted(rest, key=lambda entry: entry.key)
 
 
+def _is_host(pair: Range) -> bool:
+    """Whether hash:ip types can hold it: one address, and not the one that is all zeros."""
+    return _count(pair) == 1 and pair[0] not in (0, V6_BASE)
+
+
 def _laid_out(shape: Shape, entries: Sequence[Entry]) -> Iterator[tuple[Layout | None, Entry]]:
     """The layout for each entry of one action, as few different ones as can be."""
-    single = {i for i in shape.addresses if all(_count(e.key[i]) == 1 for e in entries)}
+    single = {i for i in shape.addresses if all(_is_host(e.key[i]) for e in entries)}
     if len(shape.addresses) == 1:
         (address,) = shape.addresses
         kind = "hash:ip,port" if single else "hash:net,port"

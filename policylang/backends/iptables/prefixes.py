@@ -44,17 +44,19 @@ def prefix_texts(values: Ranges) -> list[str]:
         size = high - low + 1
         if low == high:
             texts.append(format_address(low))
-        elif size & (size - 1) == 0 and low % size == 0 and size not in WHOLE:
+        elif is_prefix((low, high)) and not _is_whole(low, size):
             texts.append(format_address(low) + _length(low, size))
         else:
-            found = prefixes(low, high) if size not in WHOLE else _halves(low, size)
+            found = _halves(low, size) if _is_whole(low, size) else prefixes(low, high)
             for base, length in found:
                 bits = 128 if base >= V6_BASE else 32
                 texts.append(format_address(base) + (f"/{length}" if length < bits else ""))
     return texts
 
 
-WHOLE = (1 << 32, 1 << 128)
+def _is_whole(low: int, size: int) -> bool:
+    """Whether a range is all of its family; a /96 of IPv6 is as large as all of IPv4."""
+    return size == (1 << 128 if low >= V6_BASE else 1 << 32)
 
 
 def _halves(low: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
