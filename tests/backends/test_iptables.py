@@ -228,7 +228,7 @@ def test_another_content_has_another_name() -> None:
 
 def test_pairs_of_address_and_port_are_one_ipset() -> None:
     entries = tuple(
-        Entry(((n, n), (TCP, TCP), (1000 + n, 1000 + n)), Accept()) for n in range(0, 200, 2)
+        Entry(((n, n), (TCP, TCP), (1000 + n, 1000 + n)), Accept()) for n in range(2, 202, 2)
     )
     lookup = Lookup(EVERYTHING, (Field.SADDR, Field.L4PROTO, Field.DPORT), entries)
     ruleset = filtering(lookup)
