@@ -119,14 +119,60 @@ _error(
     "bad-list-line",
     "a line of a list file is not an element",
     """A file that a set reads with `file` holds one element a line: an address, a prefix, a range
-    of addresses, a port or a range of ports. Empty lines are skipped, and `#` and `;` start
-    comments. After twenty such lines of a file the others are counted and not shown.""",
+    of addresses, a port, a range of ports or a MAC address. Empty lines are skipped, and `#` and
+    `;` start comments. JSON, what `ipset save` writes and, with `column`, CSV are known as well;
+    there, too, whatever is not an element is an error. After twenty of them in a file the others
+    are counted and not shown.""",
+)
+_error(
+    "bad-list-format",
+    "a list file is of a format that is not read",
+    """Lists are text of one element a line, JSON (an object a line as of Spamhaus DROP, an array,
+    or the forms of Amazon, Google and Fastly), what `ipset save` writes, or CSV with `column`.
+    What a file holds tells its format, never its name. Packed files have to be unpacked, and what
+    is meant of another form has to be picked out of it first.""",
+)
+_error(
+    "bad-column",
+    "a column that the list does not have",
+    """`file "feed.csv" column 2` reads the second column of a CSV file, `column "ip"` the one that
+    its header calls so. Other formats have no columns.""",
 )
 _error(
     "mixed-list",
     "a list file holds elements of two kinds",
-    """A set holds addresses or ports, never both, and so does a list file. The kind of the first
-    element is the kind of the list.""",
+    """A set holds addresses, ports or MAC addresses, never two of them, and so does a list file.
+    The kind of the first element is the kind of the list.""",
+)
+# --- parameters -----------------------------------------------------------------------------
+
+_error(
+    "unknown-parameter",
+    "a parameter that nothing declares",
+    """`$NAME` stands for the value of a parameter, which `param NAME = VALUE` declares, or `param
+    NAME` where the value has to come from outside. The declaration stands before the use, in the
+    order in which the files are read. `-D NAME=VALUE` sets what the policy declares, and nothing
+    else.""",
+)
+_error(
+    "parameter-unset",
+    "a parameter without a value",
+    """`param NAME` alone declares a parameter that whoever compiles the policy sets by
+    `-D NAME=VALUE`. It was not set.""",
+)
+_error(
+    "duplicate-parameter",
+    "a parameter is declared twice",
+    """A parameter is declared once, in one of the files. To change its value, set it from outside
+    by `-D NAME=VALUE`.""",
+)
+_error(
+    "bad-parameter",
+    "a value from outside that cannot be one",
+    """What stands behind `-D NAME=` is a name, a number, a range, an address, a prefix, a MAC
+    address, a time or a string in double quotes, or several of them between commas. It takes the
+    place of `$NAME` as it is; words of the language, braces and comments cannot stand in it, so
+    that no value changes what the statements around it are.""",
 )
 # --- names ----------------------------------------------------------------------------------
 
@@ -148,9 +194,9 @@ _error(
 )
 _warning(
     "shadows-catalogue",
-    "a built-in service is defined anew",
+    "a built-in service or group of addresses is defined anew",
     """
-    The policy declares a service by a name that the catalogue has as well. The policy
+    The policy declares a service or a set by a name that the catalogue has as well. The policy
     wins, everywhere in the policy; choose another name if both are wanted.
     """,
 )
@@ -284,8 +330,8 @@ _error(
     "mixed-set",
     "a set of two kinds",
     """
-    A set holds elements of one kind: addresses (of both families) or ports. Use a set
-    for each.
+    A set holds elements of one kind: addresses (of both families), ports or MAC addresses.
+    Use a set for each.
     """,
 )
 _warning(
@@ -312,10 +358,149 @@ _error(
     """,
 )
 _error(
+    "dynamic-set",
+    "a dynamic set as a part of something else",
+    """
+    What a dynamic set holds is known at run time alone, so nothing can be computed from it:
+    neither another set nor a zone's networks. Rules name it as an end (`from banned`, `from
+    any except banned`), and `add source to banned` fills it.
+    """,
+)
+_error(
+    "not-dynamic",
+    "an address is put into a set that is written out",
+    """
+    `add source to SET` puts addresses into a set at run time, so the set must be declared for
+    that: `set banned = dynamic timeout 1h`. What a set that is written out holds is settled
+    when the policy is compiled.
+    """,
+)
+_error(
+    "bad-suffix",
+    "not the end of an IPv6 address",
+    """
+    `::10/-64` is every IPv6 address that ends in `::10`, whatever its first 64 bits are: a
+    machine behind a prefix that the provider changes. The number behind `/-` is from 1 to 127,
+    no bit is set among those that do not matter, and it stands as an end of a rule alone.
+    """,
+)
+_error(
+    "bad-duration",
+    "a time for which no set keeps an element",
+    """
+    A duration is numbers with units, `s`, `m`, `h`, `d` and `w`, without blanks: `90s`,
+    `1h30m`. Sets of the kernel keep elements for at most 2147483 seconds, which is 24 days, or,
+    without a time, for ever.
+    """,
+)
+_error(
+    "bad-size",
+    "a size out of bounds",
+    """
+    A dynamic set holds from 1 to 16777216 elements. The size of a packet, the IP header
+    included, is from 0 to 65535 bytes.
+    """,
+)
+_error(
     "bad-rate",
     "a rate out of bounds",
     """
     Both targets count at most 10000 a unit, and a burst of at least one.
+    """,
+)
+_error(
+    "bad-prefix",
+    "a prefix length that no address has",
+    """
+    `per source/24` counts each network of that length for itself. A length from 1 to 32 is for
+    IPv4, where IPv6 goes by its /64 networks; one from 33 to 128 is for IPv6, where IPv4 goes by
+    the address.
+    """,
+)
+_error(
+    "bad-count",
+    "a number of connections out of bounds",
+    """
+    `max N connections` and `over N connections` take from 1 to 1000000. No connection at all is
+    what `deny` says.
+    """,
+)
+_error(
+    "bad-owner",
+    "not a user or a group of the system",
+    """
+    `user` and `group` take names as the system has them (letters, digits, `_`, `-` and dots, at
+    most 32 of them) and numbers up to 4294967294. The machine that loads the rules looks names
+    up; whether they exist there is found out then.
+    """,
+)
+_error(
+    "bad-cgroup",
+    "not the path of a control group",
+    """
+    `cgroup` takes the path of a control group below the mount of version 2, /sys/fs/cgroup:
+    `cgroup "system.slice/nginx.service"`. It has no `.` or `..` in it, nor characters that the
+    rulesets give a meaning.
+    """,
+)
+_error(
+    "bad-time",
+    "not a time of the day",
+    """
+    `during` takes hours and minutes, without blanks: `during 08:00-18:00`. They go from
+    00:00 to 23:59, with 24:00 as an end. A window whose end comes before its start spans
+    midnight; one that ends when it starts would be no time or all of it, so it is refused.
+    """,
+)
+_error(
+    "bad-day",
+    "not a day of the week",
+    """
+    Days are `mon`, `tue`, `wed`, `thu`, `fri`, `sat` and `sun`, ranges of them (`mon-fri`,
+    `fri-mon`) and lists.
+    """,
+)
+_error(
+    "bad-date",
+    "not a day of the calendar",
+    """
+    `until` takes year, month and day with hyphens: `until 2027-01-31`. The rule holds to the end
+    of that day.
+    """,
+)
+_warning(
+    "local-time",
+    "hours in local time",
+    """
+    The kernel knows UTC alone. With `settings { time local }` the machine that loads the rules
+    turns hours into UTC by the offset that holds at that moment; when daylight saving time
+    starts or ends, they are an hour off until the policy is loaded again.
+    """,
+)
+_error(
+    "bad-mark",
+    "a packet mark that no packet has",
+    """
+    A mark is 32 bits; `mark 0x10/0xff` looks at those of the mask alone. A value with bits
+    outside of its mask matches no packet, and a mask of 0 matches all.
+    """,
+)
+_error(
+    "bad-dscp",
+    "not a DSCP code point",
+    """
+    `dscp` takes the names of the registry (`ef`, `cs0` to `cs7`, `af11` to `af43`, `be`, `le`,
+    `va`) and numbers from 0 to 63.
+    """,
+)
+_error(
+    "bad-native",
+    "a line that is not one rule of a target's chain",
+    """
+    `native nft input "LINE"` puts a line of the target's own language among the rules: for nft
+    into `input`, `forward` or `output`, for iptables into `INPUT`, `FORWARD` or `OUTPUT`. It is
+    one rule: it is not empty, it cannot end the chain that it stands in, and the target checks
+    what it says.
     """,
 )
 _error(
@@ -363,6 +548,32 @@ _error(
     """,
 )
 _error(
+    "duplicate-condition",
+    "the same condition twice",
+    """
+    Each condition stands at most once on a rule; several values of one are a list: `user alice,
+    bob`. Two rates on one kind of traffic are two rules.
+    """,
+)
+_error(
+    "misplaced-condition",
+    "a condition that no packet on the rule's way can meet",
+    """
+    The user, the group and the control group of a process are known where this host itself
+    sends: `outbound`, or `from self`. A sender's MAC address, and whether IPsec protected a
+    packet, are known where it arrives.
+    """,
+)
+_error(
+    "misplaced-option",
+    "an option where it has no meaning",
+    """
+    `also established` makes a rule that denies or rejects hold for connections that are open
+    already. Where a rule allows, they pass anyway; a default decides on new connections alone;
+    and what counts new connections (`limit`, `max`, `over`) says nothing of those that are open.
+    """,
+)
+_error(
     "duplicate-default",
     "two defaults for one direction",
     """
@@ -402,9 +613,10 @@ _error(
 )
 _error(
     "group-as-source",
-    "broadcast or multicast as a source",
+    "an end that stands on the other side alone",
     """
-    No packet comes from a broadcast or multicast address; they are destinations.
+    No packet comes from a broadcast or multicast address; they are destinations. `ipsec` is
+    how a packet came in, so it is a source.
     """,
 )
 _error(
@@ -464,6 +676,47 @@ _warning(
     """,
 )
 
+_error(
+    "answers-without-udp",
+    "answers from elsewhere, without a question",
+    """
+    `answers from any` is for services whose answers come from elsewhere than where the question
+    went (mDNS, SSDP, DHCP). It applies to the UDP ports that stand before it in the service.
+    """,
+)
+_error(
+    "unknown-protection",
+    "no such protection",
+    """
+    `protect from ZONE against` takes `spoofing`, `bogons`, `bad-flags`, `source-routing` and
+    `syn-flood`.
+    """,
+)
+_error(
+    "duplicate-protection",
+    "the same protection twice",
+    """
+    Each protection stands at most once in a statement; the second would be lost.
+    """,
+)
+_error(
+    "protect-from",
+    "protection from something that is not a zone",
+    """
+    What `protect` keeps out is told by the interface or the network by which a packet came: it
+    names zones, or `any`. To keep out single addresses, `deny` them.
+    """,
+)
+_error(
+    "too-many-tests",
+    "too many dynamic sets and host suffixes in one policy",
+    """
+    Each dynamic set and each host suffix that rules name as an end is a question of its own
+    to every packet, on top of all others; sixteen is the most. One dynamic set can serve several
+    rules.
+    """,
+)
+
 # --- targets --------------------------------------------------------------------------------
 
 _error(
@@ -504,8 +757,8 @@ _error(
     "not-permitted",
     "loading rules needs root",
     """Only a process with CAP_NET_ADMIN and CAP_SYS_ADMIN may make a scratch namespace, enter
-    another one and load rules. Run `policylang apply` as root; `policylang compile` and
-    `policylang check` need no rights.""",
+    another one and load rules, or read and change dynamic sets. Run `policylang apply` and
+    `policylang set` as root; `policylang compile` and `policylang check` need no rights.""",
 )
 _error(
     "program-missing",
@@ -522,9 +775,10 @@ _error(
 )
 _error(
     "lock-held",
-    "another program holds the lock of iptables",
+    "another program holds a lock",
     """Programs that change iptables rules take turns by a lock (/run/xtables.lock, or
-    XTABLES_LOCKFILE). Something else held it for too long; nothing was loaded.""",
+    XTABLES_LOCKFILE), and so do `policylang apply` and `policylang set` in one network
+    namespace. Something else held it for too long; nothing was loaded or changed.""",
 )
 _error(
     "not-restored",
@@ -540,6 +794,34 @@ _warning(
     """The new rules are in force. Something that an earlier `policylang apply` had loaded (rules
     of the other target, or ipsets that nothing uses any more) is still there. Rules of two
     targets hold both: a packet passes only where both let it pass.""",
+)
+_error(
+    "no-such-set",
+    "no dynamic set of that name is loaded",
+    """`policylang set` works on the dynamic sets that `policylang apply` has loaded into this
+    network namespace (or that of `--netns`), whichever target it was for. Only a set that the
+    policy declares as `dynamic` can be changed while it is in force; `policylang set list` shows
+    which there are.""",
+)
+_error(
+    "bad-element",
+    "not an address that a dynamic set can hold",
+    """A dynamic set holds single addresses, IPv4 and IPv6: no prefixes, no ranges, no names. What
+    is to hold for a whole network stands in the policy, in a `set` of its own.""",
+)
+_error(
+    "no-such-element",
+    "an address to be deleted is not in the set",
+    """`policylang set delete` deletes all the addresses that it is given or none of them. This
+    one is not in the set: it was never put there, its time is over, or it was deleted before.""",
+)
+_error(
+    "set-full",
+    "a dynamic set has no room for more addresses",
+    """A dynamic set holds as many addresses of each family as its declaration says (`dynamic size
+    65535`). Nothing was added. Addresses leave when their time is over, by `policylang set delete`
+    and by `policylang set flush`; a larger `size` in the policy takes effect when it is
+    applied, and the set keeps what is in it.""",
 )
 _error(
     "cannot-write",

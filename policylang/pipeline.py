@@ -7,19 +7,21 @@ to the report; a policy with an error compiles to nothing. What is done with an 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from policylang.backends import backend
+from policylang.backends import NATIVE_CHAINS, backend
 from policylang.backends.base import Artifact
 from policylang.diagnostics import Report
 from policylang.ir.ruleset import Ruleset
 from policylang.ir.verify import verify
-from policylang.lower.stateful import lower
+from policylang.lower.stateful import DIRECTIONS, lower
 from policylang.model.check import check
 from policylang.model.resolve import resolve
+from policylang.model.types import Direction
 from policylang.optimise import optimise
-from policylang.syntax.loader import load, load_text
+from policylang.syntax.loader import NO_PARAMETERS, load, load_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +36,27 @@ class Text:
 Source = Path | Text
 
 
-def compile_policy(source: Source, target: str, report: Report) -> Artifact | None:
-    """What the policy compiles to for a target, or None where `report` has errors."""
-    ruleset = ruleset_of(source, report)
+def compile_policy(
+    source: Source, target: str, report: Report, *, parameters: Mapping[str, str] = NO_PARAMETERS
+) -> Artifact | None:
+    """What the policy compiles to for a target, or None where `report` has errors.
+
+    `parameters` are values, as texts of the language, for what the policy declares by `param`.
+    """
+    ruleset = ruleset_of(source, report, parameters=parameters)
     return None if ruleset is None else artifact_of(ruleset, target, report)
 
 
-def ruleset_of(source: Source, report: Report) -> Ruleset | None:
+def ruleset_of(
+    source: Source, report: Report, *, parameters: Mapping[str, str] = NO_PARAMETERS
+) -> Ruleset | None:
     """The part that all targets share: the optimised rules, or None where there are errors."""
     match source:
         case Path():
-            loaded = load(source, report)
+            loaded = load(source, report, parameters)
         case Text():
-            loaded = load_text(source.text, source.name, source.folder, report)
-    policy = resolve(loaded, report)
+            loaded = load_text(source.text, source.name, source.folder, report, parameters)
+    policy = resolve(loaded, report, native_chains())
     if report.has_errors:
         return None
     check(policy, report)
@@ -60,9 +69,19 @@ def ruleset_of(source: Source, report: Report) -> Ruleset | None:
     return None if report.has_errors else ruleset
 
 
-def verified_ruleset(source: Source, report: Report) -> Ruleset | None:
+def native_chains() -> dict[str, dict[str, Direction]]:
+    """The chains, by target, in which a line of the target's own language may stand."""
+    return {
+        target: {chain: DIRECTIONS[path] for chain, path in chains.items()}
+        for target, chains in NATIVE_CHAINS.items()
+    }
+
+
+def verified_ruleset(
+    source: Source, report: Report, *, parameters: Mapping[str, str] = NO_PARAMETERS
+) -> Ruleset | None:
     """What `ruleset_of` makes, proved to be well formed, whatever targets can do with it."""
-    ruleset = ruleset_of(source, report)
+    ruleset = ruleset_of(source, report, parameters=parameters)
     if ruleset is not None:
         verify(ruleset, backend("nft").capabilities, Report())
     return ruleset

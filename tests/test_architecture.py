@@ -56,15 +56,15 @@ THIRD_PARTY = {
 
 EDGES = ("syntax.loader", "apply", "cli", "__main__")
 OUTSIDE_MODULES = _set(
-    "builtins ctypes datetime fcntl getpass glob http importlib io locale logging multiprocessing"
+    "builtins ctypes fcntl getpass glob http importlib io locale logging multiprocessing"
     " os platform random resource secrets select shutil signal socket ssl subprocess sys tempfile"
     " threading time urllib uuid"
 )
 OUTSIDE_CALLS = _set("breakpoint compile eval exec input open print __import__")
 OUTSIDE_METHODS = _set(
     "chmod cwd exists expanduser glob hardlink_to home is_dir is_file is_symlink iterdir lstat"
-    " mkdir open read_bytes read_text readlink rename resolve rglob rmdir samefile stat symlink_to"
-    " touch unlink write_bytes write_text"
+    " mkdir now open read_bytes read_text readlink rename resolve rglob rmdir samefile stat symlink_to"
+    " today touch unlink utcnow write_bytes write_text"
 )
 # Pure functions, and what is part of the program itself.
 ALLOWED_OUTSIDE = {
@@ -82,13 +82,14 @@ TARGET_WORDS = _set(
 )
 TARGET_OPTION = re.compile(r"(?:^|\s)(?:-[A-Za-z]|--[a-z][a-z-]+)(?:\s|$)")
 
-VALUES = ("model.types", "ir", "packets", "syntax.tree", "backends.base", "source")
+TREE_PARTS = ("syntax.leaves", "syntax.clauses", "syntax.helper_nodes")
+VALUES = ("model.types", "ir", "packets", "syntax.tree", *TREE_PARTS, "backends.base", "source")
 PLACES = ("model.types", "ir", "syntax.tree", "backends.base")  # where spans are no part of values
 
 LAST_RESORTS = ("cli", "apply.kernel")  # where any mistake is caught, to be told or handed on
 
 MOST_LINES = 500
-MOST_LINES_OF = {"codes": 700}  # a list of texts
+MOST_LINES_OF = {"codes": 1200}  # a list of texts
 
 MUTATING = _set("add append clear discard extend insert pop popitem remove setdefault sort update")
 
@@ -437,7 +438,7 @@ BROKEN: tuple[tuple[Check, str, str], ...] = (
     (edges_alone_touch_the_outside, "lower.nat", "import os"),
     (edges_alone_touch_the_outside, "pipeline", "import subprocess"),
     (edges_alone_touch_the_outside, "optimise", "from random import shuffle"),
-    (edges_alone_touch_the_outside, "backends.nft", "import datetime"),
+    (edges_alone_touch_the_outside, "backends.nft", "day = date.today()"),
     (edges_alone_touch_the_outside, "pipeline", "def f(path):\n    return path.read_text()"),
     (edges_alone_touch_the_outside, "model.elements", "text = open('list.txt').read()"),
     (edges_alone_touch_the_outside, "ir.dump", "def f():\n    print('here')"),

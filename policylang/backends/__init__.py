@@ -5,11 +5,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from policylang.ir.stages import Path
+
 if TYPE_CHECKING:
     from policylang.backends.base import Backend
 
 TARGETS = ("nft", "iptables")
 _CLASSES = {"nft": "NftBackend", "iptables": "IptablesBackend"}
+
+# What each calls the chains in which a policy's rules are read.
+NATIVE_CHAINS: dict[str, dict[str, Path]] = {
+    "nft": {path.value: path for path in Path},
+    "iptables": {path.value.upper(): path for path in Path},
+}
 
 
 def backend(target: str) -> Backend:

@@ -13,6 +13,7 @@ from policylang.packets.values import Range, Ranges, format_address, name_patter
 
 WIDTH = 72  # where comments start
 SHOWN = 12  # ranges shown of a set of values
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def dump(ruleset: Ruleset) -> str:
@@ -30,8 +31,42 @@ def dump(ruleset: Ruleset) -> str:
 
 
 def _rule(rule: Rule) -> Iterator[str]:
-    guards = "".join(f" [{g.count}/{g.unit} burst {g.burst}]" for g in rule.guards)
+    guards = "".join(f" [{_guard(guard)}]" for guard in rule.guards)
     yield _line(f"  {_action(rule.action)}{guards}  {_cube(rule.cube)}", rule.origins)
+
+
+def _guard(guard: ir.Guard) -> str:
+    match guard:
+        case ir.RateGuard():
+            over = "over " if guard.over else ""
+            return f"{over}{guard.count}/{guard.unit} burst {guard.burst}{_per(guard.per)}"
+        case ir.ConnectionsGuard():
+            over = "over " if guard.over else ""
+            return f"{over}{guard.count} connections{_per(guard.per)}"
+        case ir.OwnerGuard():
+            ids = (str(low) if low == high else f"{low}-{high}" for low, high in guard.ids)
+            return f"{guard.kind} {', '.join((*guard.names, *ids))}"
+        case ir.CgroupGuard():
+            return f"cgroup {guard.path}"
+        case ir.MarkGuard():
+            return f"mark {guard.value:#x}/{guard.mask:#x}"
+        case ir.TimeGuard():
+            local = " local time" if guard.is_local else ""
+            hours = (f"{_moment(low)}-{_moment(high + 1)}" for low, high in guard.week_s)
+            return f"{', '.join(hours)}{local}"
+        case ir.UntilGuard():
+            local = " local time" if guard.is_local else ""
+            return f"until {guard.last_day.isoformat()}{local}"
+
+
+def _per(per: ir.Per | None) -> str:
+    return "" if per is None else f" per {per.end}/{per.prefix_len_v4}/{per.prefix_len_v6}"
+
+
+def _moment(week_s: int) -> str:
+    """A second of the week, as in `tue 08:00`; the end of Sunday is `mon 00:00`."""
+    day, second = divmod(week_s, 86_400)
+    return f"{DAYS[day % 7]} {second // 3600:02}:{second // 60 % 60:02}"
 
 
 def _lookup(lookup: Lookup) -> Iterator[str]:
@@ -56,6 +91,14 @@ def _action(action: ir.Action) -> str:
             return f"reject {action.answer.value}"
         case ir.AssignHelper():
             return f"assign-helper {action.helper}"
+        case ir.AddToSet():
+            time = "" if action.timeout_s is None else f" for {action.timeout_s}s"
+            return f"add {action.end} to {action.set}{time}"
+        case ir.RememberQuestion() | ir.RememberAsker():
+            what = "question" if isinstance(action, ir.RememberQuestion) else "asker"
+            return f"remember {what} for {action.timeout_s}s"
+        case ir.Native():
+            return f'native {action.target} "{action.text}"'
         case ir.Log():
             where = f" level {action.level}" if action.level else ""
             where = f" group {action.group}" if action.group is not None else where

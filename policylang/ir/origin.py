@@ -19,7 +19,9 @@ class Why(StrEnum):
     REJECT_ANSWER = "reset of a rejected connection"
     HELPER_ASSIGNMENT = "helper assignment"
     HELPER_EXPECTATION = "helper expectation"
+    ANSWER = "answer to a question"
     ESSENTIAL = "essential"
+    PROTECTION = "protection"
     INVALID = "invalid"
     DISPATCH = "dispatch"
 
@@ -43,7 +45,7 @@ class Origin:
         if self.span is None:
             return self.why.value
         what = f"{self.name}: {self.span.text}" if self.name else self.span.text
-        if self.why in (Why.WRITTEN, Why.DEFAULT):
+        if self.why in (Why.WRITTEN, Why.DEFAULT, Why.PROTECTION):
             return f"{self.span.place} {what}"
         return f"{self.span.place} {self.why.value}: {what}"
 

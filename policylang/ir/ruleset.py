@@ -76,16 +76,42 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
+class DynamicSet:
+    """A set of single addresses that is filled at run time; `timeout_s` None: for ever."""
+
+    name: str
+    timeout_s: int | None
+    size: int
+    origins: tuple[Origin, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HostSuffix:
+    """IPv6 addresses whose bits under `mask` are `value` (both 128 bits)."""
+
+    value: int
+    mask: int
+
+
+AddressTest = DynamicSet | HostSuffix
+
+
+@dataclass(frozen=True, slots=True)
 class Ruleset:
     """All chains. `chains` are unique by name; every one is a base chain or jumped to.
 
-    `set_names` are what the policy calls some sets of values, for readable output; they take
-    no part in the meaning.
+    `address_tests` are what the fields SADDR_TEST_n and DADDR_TEST_n ask; `dynamic_sets` all
+    that the policy declares, used by a rule or not. `has_counters` asks for a counter in each
+    rule, where the target does not count anyway. `set_names` are what the policy calls some
+    sets of values, for readable output; they take no part in the meaning.
     """
 
     bases: tuple[Base, ...]
     chains: tuple[Chain, ...]
     set_names: tuple[tuple[Ranges, str], ...] = field(default=(), compare=False)
+    address_tests: tuple[AddressTest, ...] = ()
+    dynamic_sets: tuple[DynamicSet, ...] = ()
+    has_counters: bool = False
 
     def chain(self, name: str) -> Chain:
         """The chain of that name; KeyError where there is none."""

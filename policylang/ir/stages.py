@@ -8,7 +8,9 @@ from enum import StrEnum
 class Stage(StrEnum):
     """What is done to a packet, in the order in which it happens."""
 
+    SCREEN = "screen"  # before conntrack: packets that no connection is to come of
     UNTRACK = "untrack"
+    SCREEN_STATE = "screen-state"  # the same, by what conntrack made of them
     ASSIGN_HELPER = "assign-helper"
     MARK = "mark"
     DSTNAT = "dstnat"

@@ -12,7 +12,8 @@ from policylang.ir.actions import Accept, AssignHelper, Leave
 from policylang.ir.origin import Origin, Why
 from policylang.ir.ruleset import Rule
 from policylang.ir.stages import Path
-from policylang.lower.paths import between, traffic_cube
+from policylang.lower.conditions import guards, on_path, terms
+from policylang.lower.paths import Places, traffic_cube
 from policylang.model.types import Expectation, Helper, PolicyRule, Traffic, Verb
 from policylang.packets.cube import Cube
 from policylang.packets.fields import TCP, UDP, UNIVERSE, AddressType, Field, State
@@ -28,7 +29,7 @@ DELIVERED = Ranges.of(AddressType.LOCAL, AddressType.BROADCAST, AddressType.MULT
 LOCAL = Ranges.of(AddressType.LOCAL)
 
 
-def assignments(rules: tuple[PolicyRule, ...], path: Path) -> tuple[Rule, ...]:
+def assignments(rules: tuple[PolicyRule, ...], path: Path, places: Places) -> tuple[Rule, ...]:
     """The ASSIGN_HELPER rules of a path, in the order of the policy.
 
     A rule that allows the same connections without the helper, and stands before, keeps the
@@ -38,11 +39,15 @@ def assignments(rules: tuple[PolicyRule, ...], path: Path) -> tuple[Rule, ...]:
     for rule in rules:
         if rule.verb is not Verb.ALLOW:
             continue
-        places = between(rule.source, rule.destination)[path]
+        conditions = terms(rule.conditions)
+        between = places.between(rule.source, rule.destination)[path]
+        ends = [e for c in between if not (e := on_path(c & conditions, path)).is_empty]
         for traffic in sorted(rule.what, key=lambda t: t.helper is None):
-            cubes = [place & traffic_cube(traffic) for place in places]
+            cubes = [end & traffic_cube(traffic) for end in ends]
             origins = (Origin(Why.HELPER_ASSIGNMENT, rule.span, rule.name, traffic.service),)
             if traffic.helper is None:
+                if guards(rule.conditions):
+                    continue  # it may not match, and a rule behind it then gives the helper
                 is_exact = path is not Path.FORWARD  # where the way out is not known yet
                 exact = (
                     _where_it_arrives(c, path) for c in cubes if is_exact or Field.OIF not in c
@@ -92,18 +97,21 @@ def _without_idle(rules: list[Rule]) -> tuple[Rule, ...]:
     return tuple(reversed(kept))
 
 
-def expectations(rules: Iterable[PolicyRule], path: Path) -> Iterator[Rule]:
+def expectations(rules: Iterable[PolicyRule], path: Path, places: Places) -> Iterator[Rule]:
     """The FILTER rules that admit what helpers predict, on one path."""
     for rule in rules:
         if rule.verb is not Verb.ALLOW:
             continue
         for traffic in rule.what:
             if traffic.helper is not None:
-                yield from _expected(rule, traffic, traffic.helper, path)
+                yield from _expected(rule, traffic, traffic.helper, path, places)
 
 
-def _expected(rule: PolicyRule, traffic: Traffic, helper: Helper, path: Path) -> Iterator[Rule]:
-    if not any(between(rule.source, rule.destination).values()):
+def _expected(
+    rule: PolicyRule, traffic: Traffic, helper: Helper, path: Path, places: Places
+) -> Iterator[Rule]:
+    opening = places.between(rule.source, rule.destination)
+    if not any(opening.values()):
         return  # ends that name nobody; turned round, groups that exclude each other would
     origins = (Origin(Why.HELPER_EXPECTATION, rule.span, rule.name, traffic.service),)
     state = Cube.of(
@@ -113,16 +121,20 @@ def _expected(rule: PolicyRule, traffic: Traffic, helper: Helper, path: Path) ->
             Field.FAMILY: helper.families,
         }
     )
+    if rule.conditions.families is not None:
+        # The other conditions are about the packet that opens the connection.
+        state &= Cube.of({Field.FAMILY: rule.conditions.families})
     for expectation in helper.expects:
         directions = []
         if expectation.by_client:
-            directions.append((between(rule.source, rule.destination), False))
+            directions.append((opening, False))
         if expectation.by_server:
-            directions.append((between(rule.destination, rule.source), path is Path.INPUT))
-        for places, to_self_as_client in directions:
-            for place in places[path]:
+            back = places.between(rule.destination, rule.source)
+            directions.append((back, path is Path.INPUT))
+        for ends, to_self_as_client in directions:
+            for end in ends[path]:
                 for what in _predicted(expectation, traffic, to_self_as_client):
-                    cube = state & place & what
+                    cube = state & end & what
                     if not cube.is_empty:
                         yield Rule(cube, Accept(), (), origins)
 

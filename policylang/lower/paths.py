@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from policylang.ir.stages import Path
+from policylang.lower.address_tests import AddressTests
+from policylang.lower.conditions import on_path
 from policylang.model.types import (
     AddressEnd,
     AnyEnd,
+    DynamicEnd,
     End,
     EndElement,
     EndList,
     Group,
     GroupEnd,
+    IpsecEnd,
     SelfEnd,
+    SuffixEnd,
     Traffic,
     Zone,
     ZoneEnd,
 )
-from policylang.packets.cube import EVERYTHING, Cube
+from policylang.packets.cube import EMPTY, EVERYTHING, Cube
 from policylang.packets.fields import AddressType, Field
 from policylang.packets.packetset import PacketSet, compact
 from policylang.packets.values import Ranges, parse_address
@@ -28,10 +33,19 @@ LOOPBACK = "lo"
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """The fields that describe one end of a packet."""
+    """The fields that describe one end of a packet.
+
+    `asked_by` is the group by which a machine was addressed that now sends from an address of
+    its own.
+    """
 
     interface: Field
     address: Field
+    asked_by: Group | None = None
+
+    @property
+    def is_source(self) -> bool:
+        return self.address is Field.SADDR
 
 
 SOURCE = Side(Field.IIF, Field.SADDR)
@@ -51,62 +65,97 @@ def multicast() -> Ranges:
     return Ranges.merged(r for t in ("224.0.0.0/4", "ff00::/8") if (r := parse_address(t)))
 
 
-def reach(end: End, side: Side) -> Reach:
-    """The packets that have `end` on `side`: what all of its lists name."""
-    says_self = any(isinstance(e, SelfEnd) for one in end.lists for e in one.elements)
-    own = others = PacketSet((EVERYTHING,))
-    for one in end.lists:
-        own &= _own(one, side, says_self)
-        others &= _others(one, side)
-    return Reach(own, others)
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Tells which packets two ends mean; `tests` are the numbers of the policy's questions."""
+
+    tests: AddressTests
+
+    def between(self, source: End, destination: End) -> dict[Path, tuple[Cube, ...]]:
+        """The packets from one end to the other, by the path that they take.
+
+        From this host to itself they take the loopback interface, which no rule is about.
+        """
+        start, goal = self.reach(source, SOURCE), self.reach(destination, DESTINATION)
+        found = {
+            Path.INPUT: start.others & goal.own,
+            Path.FORWARD: start.others & goal.others,
+            Path.OUTPUT: start.own & goal.others,
+        }
+        return {
+            path: compact(on_path(cube, path) for cube in cubes) for path, cubes in found.items()
+        }
+
+    def reach(self, end: End, side: Side) -> Reach:
+        """The packets that have `end` on `side`: what all of its lists name.
+
+        An end that names groups and sends is whoever answers to one of them.
+        """
+        if side is SOURCE and any(isinstance(e, GroupEnd) for one in end.lists for e in _all(one)):
+            own = others = PacketSet()
+            for group in (None, *Group):
+                found = self._reach(end, replace(SOURCE, asked_by=group))
+                own, others = own | found.own, others | found.others
+            return Reach(own, others)
+        return self._reach(end, side)
+
+    def _reach(self, end: End, side: Side) -> Reach:
+        says_self = any(isinstance(e, SelfEnd) for one in end.lists for e in one.elements)
+        own = others = PacketSet((EVERYTHING,))
+        for one in end.lists:
+            own &= self._own(one, side, says_self)
+            others &= self._others(one, side)
+        return Reach(own, others)
+
+    def _others(self, one: EndList, side: Side) -> PacketSet:
+        named = PacketSet.of(compact(self._other_cube(e, side) for e in one.elements))
+        taken = PacketSet.of(compact(self._other_cube(e, side) for e in one.exceptions))
+        return named - taken
+
+    def _own(self, one: EndList, side: Side, says_self: bool) -> PacketSet:
+        named: list[Cube] = []
+        for element in one.elements:
+            if isinstance(element, (AnyEnd, SelfEnd)):
+                named.append(EVERYTHING)
+            elif says_self and not isinstance(element, ZoneEnd) and not element.within:
+                named.append(self._other_cube(element, side))
+        taken: list[Cube] = []
+        for element in one.exceptions:
+            if isinstance(element, (AnyEnd, SelfEnd)):
+                taken.append(EVERYTHING)
+            elif not isinstance(element, ZoneEnd) and not element.within:
+                taken.append(self._other_cube(element, side))
+        return PacketSet.of(compact(named)) - PacketSet.of(compact(taken))
+
+    def _other_cube(self, element: EndElement, side: Side) -> Cube:
+        """The packets that have another machine of `element` on `side`."""
+        match element:
+            case AnyEnd():
+                return EVERYTHING
+            case SelfEnd():
+                return Cube.of({side.address: Ranges()})
+            case ZoneEnd():
+                cube = zone_cube(element.zone, side)
+            case AddressEnd():
+                cube = Cube.of({side.address: element.addresses})
+            case GroupEnd():
+                cube = _group_cube(element.group, side)
+            case DynamicEnd() | SuffixEnd():
+                cube = self.tests.cube(element, side.address)
+            case IpsecEnd():
+                # What goes back into a tunnel is not told here, so it is left out.
+                cube = Cube.of({Field.IPSEC: Ranges.of(1)}) if side.is_source else EMPTY
+        for zone in element.within:
+            cube &= zone_cube(zone, side)
+        return cube
 
 
-def _others(one: EndList, side: Side) -> PacketSet:
-    named = PacketSet.of(compact(_other_cube(e, side) for e in one.elements))
-    taken = PacketSet.of(compact(_other_cube(e, side) for e in _takers(one, side)))
-    return named - taken
+def _all(one: EndList) -> tuple[EndElement, ...]:
+    return (*one.elements, *one.exceptions)
 
 
-def _own(one: EndList, side: Side, says_self: bool) -> PacketSet:
-    named: list[Cube] = []
-    for element in one.elements:
-        if isinstance(element, (AnyEnd, SelfEnd)):
-            named.append(EVERYTHING)
-        elif says_self and not isinstance(element, ZoneEnd) and not element.within:
-            named.append(_other_cube(element, side))
-    taken: list[Cube] = []
-    for element in _takers(one, side):
-        if isinstance(element, (AnyEnd, SelfEnd)):
-            taken.append(EVERYTHING)
-        elif not isinstance(element, ZoneEnd) and not element.within:
-            taken.append(_other_cube(element, side))
-    return PacketSet.of(compact(named)) - PacketSet.of(compact(taken))
-
-
-def _takers(one: EndList, side: Side) -> tuple[EndElement, ...]:
-    """The exceptions that take something away: no sender has a group for its address."""
-    return tuple(e for e in one.exceptions if side is DESTINATION or not isinstance(e, GroupEnd))
-
-
-def _other_cube(element: EndElement, side: Side) -> Cube:
-    """The packets that have another machine of `element` on `side`."""
-    match element:
-        case AnyEnd():
-            return EVERYTHING
-        case SelfEnd():
-            return Cube.of({side.address: Ranges()})
-        case ZoneEnd():
-            cube = _zone_cube(element.zone, side)
-        case AddressEnd():
-            cube = Cube.of({side.address: element.addresses})
-        case GroupEnd():
-            cube = _group_cube(element.group, side)
-    for zone in element.within:
-        cube &= _zone_cube(zone, side)
-    return cube
-
-
-def _zone_cube(zone: Zone, side: Side) -> Cube:
+def zone_cube(zone: Zone, side: Side) -> Cube:
+    """The packets that have a machine of a zone on one side."""
     terms: dict[Field, Ranges] = {}
     if zone.interfaces is not None:
         terms[side.interface] = zone.interfaces
@@ -116,24 +165,11 @@ def _zone_cube(zone: Zone, side: Side) -> Cube:
 
 
 def _group_cube(group: Group, side: Side) -> Cube:
-    if side is SOURCE:  # whoever answers to a group does so from an address of its own
-        return EVERYTHING
+    if side.is_source:
+        return EVERYTHING if side.asked_by is group else EMPTY
     if group is Group.MULTICAST:
         return Cube.of({side.address: multicast()})
     return Cube.of({Field.FAMILY: Ranges.of(4), Field.DADDR_TYPE: Ranges.of(AddressType.BROADCAST)})
-
-
-def between(source: End, destination: End) -> dict[Path, tuple[Cube, ...]]:
-    """The packets from one end to the other, by the path that they take.
-
-    From this host to itself they take the loopback interface, which no rule is about.
-    """
-    start, goal = reach(source, SOURCE), reach(destination, DESTINATION)
-    return {
-        Path.INPUT: compact((start.others & goal.own).cubes),
-        Path.FORWARD: compact((start.others & goal.others).cubes),
-        Path.OUTPUT: compact((start.own & goal.others).cubes),
-    }
 
 
 def traffic_cube(traffic: Traffic) -> Cube:

@@ -10,15 +10,21 @@ from policylang.ir import actions as ir
 from policylang.ir.origin import Origin, Why
 from policylang.ir.ruleset import Base, Chain, Rule, Ruleset
 from policylang.ir.stages import Path, Stage
+from policylang.lower.address_tests import address_tests, dynamic_set
+from policylang.lower.answers import answers, reminders
+from policylang.lower.bans import banned, shield
+from policylang.lower.conditions import guards, is_counted, on_path, terms
+from policylang.lower.deciding import Decider, Decision, log_rule
 from policylang.lower.helpers import assignments, expectations
 from policylang.lower.names import base_chain, log_prefix
-from policylang.lower.paths import LOOPBACK, between, traffic_cube
+from policylang.lower.paths import LOOPBACK, Places, traffic_cube
+from policylang.lower.protect import screens, source_names
 from policylang.model.types import (
     Answer,
     Default,
     Direction,
     InvalidPolicy,
-    Log,
+    NativeRule,
     Policy,
     PolicyRule,
     Verb,
@@ -27,7 +33,6 @@ from policylang.packets.cube import EVERYTHING, Cube
 from policylang.packets.fields import (
     ICMP,
     ICMPV6,
-    TCP,
     TCP_RST,
     UNIVERSE,
     Field,
@@ -74,7 +79,6 @@ def lower(policy: Policy, report: Report) -> Ruleset:
 
     Reports `matches-nothing` for a rule that no packet can meet.
     """
-    placed = [_place(rule, report) for rule in policy.rules]
     bases: list[Base] = []
     chains: list[Chain] = []
 
@@ -85,24 +89,46 @@ def lower(policy: Policy, report: Report) -> Ruleset:
             bases.append(Base(stage, path, name))
             chains.append(Chain(name, items))
 
-    with_helper = any(t.helper is not None for rule in policy.rules for t in rule.what)
-    if with_helper:
+    tests = address_tests(policy, report)
+    if report.has_errors:
+        return Ruleset((), ())
+    places = Places(tests)
+    placed = [
+        _place(s, places, report) if isinstance(s, PolicyRule) else s for s in policy.statements
+    ]
+    before, after, screening = screens(policy)
+    add(Stage.SCREEN, Path.INPUT, before)
+    add(Stage.SCREEN_STATE, Path.INPUT, after)
+    chains += screening
+    if any(t.helper is not None for rule in policy.rules for t in rule.what):
         for path in Path:
-            add(Stage.ASSIGN_HELPER, path, assignments(policy.rules, path))
+            add(Stage.ASSIGN_HELPER, path, assignments(policy.rules, path, places))
     for path in Path:
-        lowering = _Filter(policy, placed, path)
+        lowering = _Filter(policy, placed, places, path)
         add(Stage.FILTER, path, lowering.rules())
-        chains += lowering.logged
-    return Ruleset(tuple(bases), tuple(chains), policy.set_names)
+        chains += lowering.decider.chains
+    return Ruleset(
+        tuple(bases),
+        tuple(chains),
+        (*policy.set_names, *source_names(policy)),
+        tests.asked,
+        tuple(dynamic_set(held) for held in policy.dynamic_sets),
+        policy.settings.has_counters,
+    )
 
 
-def _place(rule: PolicyRule, report: Report) -> Placed:
+def _place(rule: PolicyRule, places: Places, report: Report) -> Placed:
     """A rule and the packets it is about, path by path."""
-    places = between(rule.source, rule.destination)
+    ends_by_path = places.between(rule.source, rule.destination)
+    conditions = terms(rule.conditions)
     cubes: dict[Path, tuple[Cube, ...]] = {}
     naming: dict[Path, tuple[Cube, ...]] = {}
-    for path, ends in places.items():
-        found = [(end & traffic_cube(t), t.names_icmp) for t in rule.what for end in ends]
+    for path, ends in ends_by_path.items():
+        found = [
+            (on_path(end & traffic_cube(t) & conditions, path), t.names_icmp)
+            for t in rule.what
+            for end in ends
+        ]
         cubes[path] = compact(cube for cube, _ in found)
         naming[path] = compact(cube for cube, names_icmp in found if names_icmp)
     if not any(cubes.values()):
@@ -110,7 +136,7 @@ def _place(rule: PolicyRule, report: Report) -> Placed:
             "matches-nothing",
             "no packet can meet this rule",
             rule.span,
-            help=_why_nothing(places),
+            help=_why_nothing(ends_by_path),
             labels=[Label(used, "used here") for used in rule.used_at],
         )
     return Placed(rule, cubes, naming)
@@ -118,7 +144,7 @@ def _place(rule: PolicyRule, report: Report) -> Placed:
 
 def _why_nothing(places: dict[Path, tuple[Cube, ...]]) -> str:
     if any(places.values()):
-        return "its ends and what it speaks of exclude each other"
+        return "its ends, its conditions and what it speaks of exclude each other"
     return "its ends are empty, exclude each other, or are this host on both sides"
 
 
@@ -130,18 +156,18 @@ def _icmp(family: int, types: Ranges) -> Cube:
     return Cube.of({Field.ICMP_TYPE if family == 4 else Field.ICMPV6_TYPE: types})
 
 
-def _established() -> Iterator[Rule]:
-    """Open connections pass, except that every echo request counts as a first packet."""
+def _established(action: ir.Action) -> Iterator[Rule]:
+    """What becomes of open connections, except that every echo request counts as a first packet."""
     origins = (Origin(Why.IMPLIED_REPLY),)
     octet = UNIVERSE[Field.L4PROTO]
     for family, protocol in ((4, ICMP), (6, ICMPV6)):
         no_icmp = Cube.of(
             {Field.FAMILY: Ranges.of(family), Field.L4PROTO: octet - Ranges.of(protocol)}
         )
-        yield Rule(_state(State.ESTABLISHED) & no_icmp, ir.Accept(), (), origins)
+        yield Rule(_state(State.ESTABLISHED) & no_icmp, action, (), origins)
     for family, request in ((4, ECHO_REQUEST), (6, ECHO_REQUEST_V6)):
         answers = _icmp(family, UNIVERSE[Field.ICMP_TYPE] - request)
-        yield Rule(_state(State.ESTABLISHED) & answers, ir.Accept(), (), origins)
+        yield Rule(_state(State.ESTABLISHED) & answers, action, (), origins)
 
 
 def _loopback(path: Path) -> Iterator[Rule]:
@@ -185,31 +211,63 @@ def _essential_cubes(path: Path) -> tuple[Cube, ...]:
 
 
 class _Filter:
-    """Lowers the FILTER stage of one path; `logged` gathers the chains of rules that log."""
+    """The rules of one path, in the order of LANGUAGE 1."""
 
-    def __init__(self, policy: Policy, placed: list[Placed], path: Path) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        placed: list[Placed | NativeRule],
+        places: Places,
+        path: Path,
+    ) -> None:
         self.policy = policy
-        self.placed = placed
+        self.statements = placed
+        self.placed = [p for p in placed if isinstance(p, Placed)]
+        self.places = places
         self.path = path
-        self.logged: list[Chain] = []
+        self.closed_outbound = policy.defaults[Direction.OUTBOUND].verb is not Verb.ALLOW or any(
+            p.rule.verb is not Verb.ALLOW and p.cubes[Path.OUTPUT] for p in self.placed
+        )
+        self.decider = Decider(path, path.value)
+        self.decisions = {id(p.rule): self._decision(p.rule) for p in self.placed}
 
     def rules(self) -> Iterator[Rule]:
         """The rules of the path in their order, the default last."""
-        yield from _established()
-        yield from _loopback(self.path)
+        bans = tuple(self._bans())
+        if bans:
+            yield from _loopback(self.path)
+            passing = Rule(EVERYTHING, ir.Accept(), (), (Origin(Why.IMPLIED_REPLY),))
+            open_chain = Chain(f"{self.path.value}-open", (*bans, passing))
+            self.decider.chains.append(open_chain)
+            yield from _established(ir.Jump(open_chain.name))
+        else:
+            yield from _established(ir.Accept())
+            yield from _loopback(self.path)
         yield from _icmp_errors()
         if self.path is Path.OUTPUT and _answers_with_reset(self.policy):
             yield from _resets()
-        yield from expectations(self.policy.rules, self.path)
+        yield from expectations(self.policy.rules, self.path, self.places)
         if self.path is not Path.OUTPUT:
             yield from self._invalid()
         if self.policy.settings.essentials:
             yield from self._essentials()
-        for placed in self.placed:
-            yield from self._written(placed.rule, placed.cubes[self.path])
-        default = self.policy.defaults[DIRECTIONS[self.path]]
-        origins = (Origin(Why.DEFAULT, default.span, default.name),)
-        yield from self._decide(default, (EVERYTHING,), f"default {default.verb.value}", origins)
+        for statement in self.statements:
+            if isinstance(statement, NativeRule):
+                yield from self._native(statement)
+            else:
+                yield from self._written(statement, statement.cubes[self.path])
+                yield from answers(
+                    statement.rule, self.path, self.places, closed_outbound=self.closed_outbound
+                )
+        yield from self._default(self.policy.defaults[DIRECTIONS[self.path]])
+
+    def _bans(self) -> Iterator[Rule]:
+        """What rules with `also established` say of open connections."""
+        for one in banned([(p.rule, p.cubes) for p in self.placed], self.path):
+            if one.is_shield:
+                yield from shield(one)
+            else:
+                yield from self.decider.rules(self.decisions[id(one.rule)], one.cubes, again=True)
 
     def _invalid(self) -> Iterator[Rule]:
         """INVALID packets meet the rules that name their ICMP type, and nothing else."""
@@ -218,7 +276,7 @@ class _Filter:
         settings = self.policy.settings
         yield from self._naming_icmp(invalid)
         if settings.invalid_log is not None:
-            yield _log(settings.invalid_log, invalid, origins, log_prefix("invalid", self.path))
+            yield log_rule(settings.invalid_log, invalid, origins, log_prefix("invalid", self.path))
         accept = settings.invalid is InvalidPolicy.ACCEPT
         yield Rule(invalid, ir.Accept() if accept else ir.Drop(), (), origins)
 
@@ -231,65 +289,37 @@ class _Filter:
     def _naming_icmp(self, within: Cube) -> Iterator[Rule]:
         for placed in self.placed:
             if named := placed.naming_icmp[self.path]:
-                yield from self._written(placed.rule, compact(cube & within for cube in named))
+                yield from self._written(placed, compact(cube & within for cube in named))
 
-    def _written(self, rule: PolicyRule, cubes: tuple[Cube, ...]) -> Iterator[Rule]:
-        origins = (Origin(Why.WRITTEN, rule.span, rule.name),)
-        return self._decide(rule, cubes, rule.verb.value, origins)
+    def _written(self, placed: Placed, cubes: tuple[Cube, ...]) -> Iterator[Rule]:
+        again = bool(placed.naming_icmp[self.path]) or placed.rule.also_established
+        return self.decider.rules(self.decisions[id(placed.rule)], cubes, again=again)
 
-    def _decide(
-        self,
-        decider: PolicyRule | Default,
-        cubes: tuple[Cube, ...],
-        what: str,
-        origins: tuple[Origin, ...],
-    ) -> Iterator[Rule]:
-        """The rules that log and decide what is in any of `cubes`.
+    def _decision(self, rule: PolicyRule) -> Decision:
+        return Decision(
+            rule.verb,
+            rule.verb.value,
+            (Origin(Why.WRITTEN, rule.span, rule.name),),
+            rule.answer,
+            rule.log,
+            rule.adds,
+            guards(rule.conditions),
+            is_counted(rule.conditions),
+            reminders(rule, self.path, closed_outbound=self.closed_outbound),
+        )
 
-        Several cubes that are logged share a chain, so that a rate holds for the statement and
-        a packet in two of them is logged once.
-        """
-        verdicts = [v for cube in cubes for v in _verdict(decider, cube, origins)]
-        if decider.log is None:
-            yield from verdicts
-            return
-        prefix = log_prefix(what, self.path)
-        if len(cubes) == 1:
-            yield _log(decider.log, cubes[0], origins, prefix)
-            yield from verdicts
-        elif cubes:
-            name = f"{self.path.value}-log-{len(self.logged) + 1}"
-            body = (
-                _log(decider.log, EVERYTHING, origins, prefix),
-                *_verdict(decider, EVERYTHING, origins),
-            )
-            self.logged.append(Chain(name, body))
-            yield from (Rule(cube, ir.Jump(name), (), origins) for cube in cubes)
+    def _native(self, native: NativeRule) -> Iterator[Rule]:
+        if native.direction is DIRECTIONS[self.path]:
+            action = ir.Native(native.target, native.text, native.family)
+            yield Rule(EVERYTHING, action, (), (Origin(Why.WRITTEN, native.span),))
 
-
-def _log(log: Log, cube: Cube, origins: tuple[Origin, ...], prefix: str) -> Rule:
-    rate = log.rate
-    return Rule(
-        cube,
-        ir.Log(prefix if log.prefix is None else log.prefix, log.level, log.group),
-        () if rate is None else (ir.RateGuard(rate.count, rate.unit, rate.burst),),
-        origins,
-    )
-
-
-def _verdict(
-    decider: PolicyRule | Default, cube: Cube, origins: tuple[Origin, ...]
-) -> Iterator[Rule]:
-    match decider.verb:
-        case Verb.ALLOW:
-            yield Rule(cube, ir.Accept(), (), origins)
-        case Verb.DENY:
-            yield Rule(cube, ir.Drop(), (), origins)
-        case Verb.REJECT:
-            assert decider.answer is not None
-            tcp, other = ir.Answer(decider.answer.tcp), ir.Answer(decider.answer.other)
-            of_tcp = cube & Cube.of({Field.L4PROTO: Ranges.of(TCP)})
-            if tcp is not other and not of_tcp.is_empty:
-                yield Rule(of_tcp, ir.Reject(tcp), (), origins)
-            if tcp is other or of_tcp != cube:
-                yield Rule(cube, ir.Reject(other), (), origins)
+    def _default(self, default: Default) -> Iterator[Rule]:
+        decision = Decision(
+            default.verb,
+            f"default {default.verb.value}",
+            (Origin(Why.DEFAULT, default.span, default.name),),
+            default.answer,
+            default.log,
+            default.adds,
+        )
+        yield from self.decider.rules(decision, (EVERYTHING,))

@@ -21,7 +21,11 @@ def check(policy: Policy, report: Report) -> Policy:
                     rule.span,
                     help="name the machines or the zone that need it",
                 )
-            if helper.families != UNIVERSE[Field.FAMILY] and not _within(rule, helper):
+            if (
+                helper.families != UNIVERSE[Field.FAMILY]
+                and not _within(rule, helper)
+                and not _is_answered_anyway(rule, helper)
+            ):
                 words = " and ".join(f"IPv{family}" for family, _ in helper.families)
                 report.add(
                     "helper-one-family",
@@ -37,12 +41,20 @@ def _helpers(rule: PolicyRule) -> tuple[Helper, ...]:
     return tuple(found.values())
 
 
+def _is_answered_anyway(rule: PolicyRule, helper: Helper) -> bool:
+    """Whether the answers that a helper predicts come in without it, over both families."""
+    return all(t.answers_from_any for t in rule.what if t.helper == helper)
+
+
 def _is_any(end: End) -> bool:
     return all(any(isinstance(e, AnyEnd) for e in one.elements) for one in end.lists)
 
 
 def _within(rule: PolicyRule, helper: Helper) -> bool:
-    """Whether the addresses of a rule keep it within the families of its helper."""
+    """Whether a rule keeps within the families of its helper."""
+    families = rule.conditions.families
+    if families is not None and helper.families.covers(families):
+        return True
     for end in (rule.source, rule.destination):
         for one in end.lists:
             addresses = [e.addresses for e in one.elements if isinstance(e, AddressEnd)]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from policylang.diagnostics import Label, Report
 from policylang.model.scope import Scope, cycle
-from policylang.model.types import Zone
+from policylang.model.types import DynamicSet, Zone
 from policylang.packets.fields import PORTS
 from policylang.packets.values import (
     NAME_BYTES,
+    V6_BASE,
     Range,
     Ranges,
     format_address,
@@ -19,18 +21,31 @@ from policylang.packets.values import (
     parse_one_address,
 )
 from policylang.syntax import tree
+from policylang.syntax.slips import MAC_HELP, looks_like_mac
 
 ADDRESS = "address"
 PORT = "port"
-KIND_WORDS = {ADDRESS: "addresses", PORT: "ports"}
+MAC = "mac"
+KIND_WORDS = {ADDRESS: "addresses", PORT: "ports", MAC: "MAC addresses"}
+
+DYNAMIC_SIZE = 65_535
+MOST_DYNAMIC_SIZE = 1 << 24
+MOST_DYNAMIC_NAME = 64
+
+UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+MOST_SECONDS = 2_147_483  # ipset holds no longer time-out (IPSET_MAX_TIMEOUT), 24 days
 
 
 @dataclass(frozen=True, slots=True)
 class SetValue:
-    """What a set holds; `kind` None where nothing tells it (an empty set)."""
+    """What a set holds; `kind` None where nothing tells it (an empty set).
+
+    `dynamic` where it is filled at run time; `values` is empty then.
+    """
 
     kind: str | None
     values: Ranges
+    dynamic: DynamicSet | None = None
 
 
 @dataclass(slots=True)
@@ -47,6 +62,14 @@ class Elements:
 
     def address(self, node: tree.Address) -> Range | None:
         """The range of an address, prefix or range; reports `bad-address`, `host-bits`."""
+        if "/-" in node.text:
+            self.report.add(
+                "bad-suffix",
+                f"`{node.text}` is the end of an address, which has its place in rules alone",
+                node.span,
+                help="name it where a rule says `from` or `to`",
+            )
+            return None
         parsed = parse_address(node.text)
         if parsed is None:
             self.report.add(
@@ -67,6 +90,32 @@ class Elements:
             )
         return parsed
 
+    def suffix(self, node: tree.Address) -> tuple[int, int] | None:
+        """The value and the mask of an end of IPv6 addresses (`::10/-64`); reports `bad-suffix`.
+
+        The length counts the leading bits that do not matter.
+        """
+        base, _, length = node.text.partition("/-")
+        parsed = parse_one_address(base)
+        ignored = int(length) if length.isascii() and length.isdigit() else 0
+        if parsed is None or parsed < V6_BASE or not 1 <= ignored <= 127:
+            self.report.add(
+                "bad-suffix",
+                f"`{node.text}` is not the end of an IPv6 address",
+                node.span,
+                help="for example `::10/-64`: whatever the first 64 bits are, the rest is ::10",
+            )
+            return None
+        value, mask = parsed - V6_BASE, (1 << (128 - ignored)) - 1
+        if value & ~mask:
+            self.report.add(
+                "bad-suffix",
+                f"`{node.text}` has bits set among the first {ignored}, which do not matter",
+                node.span,
+                help=f"`{format_address((value & mask) + V6_BASE)}/-{ignored}` is meant",
+            )
+        return value & mask, mask
+
     def port(self, node: tree.Number | tree.NumberRange) -> Range | None:
         """The range of a port or a range of ports; reports `bad-port`, `bad-range`."""
         low, high = (
@@ -75,15 +124,15 @@ class Elements:
         if low > high:
             self.report.add(
                 "bad-range",
-                f"the range {low}-{high} ends before it starts",
+                f"the range `{low}-{high}` ends before it starts",
                 node.span,
-                help=f"write {high}-{low}",
+                help=f"write `{high}-{low}`",
             )
             return None
         if high > PORTS.pairs[0][1]:
             bad = low if low > PORTS.pairs[0][1] else high
             self.report.add(
-                "bad-port", f"{bad} is not a port", node.span, help="ports end at 65535"
+                "bad-port", f"`{bad}` is not a port", node.span, help="ports end at 65535"
             )
             return None
         return low, high
@@ -116,6 +165,9 @@ class Elements:
             self.scope.unknown("unknown-name", wanted, name, tree.SetDecl)
             return Ranges()
         value = self.set_value(declaration, name)
+        if value.dynamic is not None:
+            self._tell_dynamic(name)
+            return Ranges()
         if value.kind not in (kind, None):
             self.report.add(
                 "wrong-kind",
@@ -125,6 +177,53 @@ class Elements:
             )
             return Ranges()
         return value.values
+
+    def _tell_dynamic(self, name: tree.Name) -> None:
+        self.report.add(
+            "dynamic-set",
+            f"`{name.text}` is filled at run time, so it cannot be a part of something else",
+            name.span,
+            help="name it where a rule says `from`, `to` or `except`",
+        )
+
+    def dynamic_set(self, name: tree.Name) -> DynamicSet | None:
+        """The dynamic set that a name stands for; reports `not-dynamic` and unknown names."""
+        declaration = self.scope.find(name.text)
+        if not isinstance(declaration, tree.SetDecl):
+            self.scope.unknown("unknown-name", "dynamic set", name, tree.SetDecl)
+            return None
+        value = self.set_value(declaration, name)
+        if value.dynamic is None:
+            self.report.add(
+                "not-dynamic",
+                f"`{name.text}` is written out, and nothing can be put into it",
+                name.span,
+                help=f"declare it to be filled at run time: `set {name.text} = dynamic`",
+                labels=(Label(declaration.name.span, "declared here"),),
+            )
+        return value.dynamic
+
+    def _dynamic(self, declaration: tree.SetDecl, node: tree.DynamicNode) -> SetValue:
+        name = declaration.name
+        if len(name.text) > MOST_DYNAMIC_NAME:
+            self.report.add(
+                "bad-name",
+                f"the name of a dynamic set has at most {MOST_DYNAMIC_NAME} characters, not "
+                f"`{len(name.text)}`",
+                name.span,
+                help="sets are called by it at run time",
+            )
+        size = DYNAMIC_SIZE if node.size is None else node.size.value
+        if not 1 <= size <= MOST_DYNAMIC_SIZE:
+            assert node.size is not None
+            self.report.add(
+                "bad-size",
+                f"a dynamic set holds from 1 to {MOST_DYNAMIC_SIZE} elements, not `{size}`",
+                node.size.span,
+            )
+        timeout_s = None if node.timeout is None else seconds(self.report, node.timeout)
+        dynamic = DynamicSet(name.text, timeout_s, size, declaration.span)
+        return SetValue(ADDRESS, Ranges(), dynamic)
 
     def set_value(self, declaration: tree.SetDecl, at: tree.Node) -> SetValue:
         """What a set holds; reports `set-cycle`, `mixed-set`, `empty-set` and bad elements."""
@@ -136,6 +235,9 @@ class Elements:
             path = (*self._open[opened.index(name) :],)
             cycle(self.report, "set-cycle", "set", at.span, path)
             return SetValue(None, Ranges())
+        if declaration.dynamic is not None:
+            self._sets[name] = self._dynamic(declaration, declaration.dynamic)
+            return self._sets[name]
         self._open.append(declaration.name)
         kind, values = self._list(declaration.elements, None)
         if declaration.exceptions:
@@ -167,6 +269,7 @@ class Elements:
                     "mixed-set",
                     f"a set of {KIND_WORDS[kind]} cannot hold {KIND_WORDS[element_kind]}",
                     element.span,
+                    help=f"make another set for the {KIND_WORDS[element_kind]}",
                 )
                 continue
             pairs.extend(found)
@@ -180,8 +283,11 @@ class Elements:
             case tree.Number() | tree.NumberRange():
                 port = self.port(element)
                 return PORT, () if port is None else (port,)
+            case tree.MacAddress():
+                number = mac_number(element.text)
+                return MAC, ((number, number),)
             case tree.FileList():
-                held = self.scope.loaded.lists.get((element.span.file.name, element.path))
+                held = self.scope.loaded.lists.get((element.span.file.name, element))
                 if held is None:  # could not be read, which was reported
                     return None, ()
                 return held.kind, held.pairs
@@ -191,6 +297,9 @@ class Elements:
                     self.scope.unknown("unknown-name", "set", element, tree.SetDecl)
                     return None, ()
                 value = self.set_value(declaration, element)
+                if value.dynamic is not None:
+                    self._tell_dynamic(element)
+                    return None, ()
                 return value.kind, value.values
 
     # --- zones ------------------------------------------------------------------------------
@@ -246,12 +355,35 @@ class Elements:
             problem = "`*` may stand at the end of an interface name alone"
         elif len(text.encode()) >= NAME_BYTES:
             problem = f"the interface name `{text}` is longer than {NAME_BYTES - 1} bytes"
-        elif text in (".", "..") or any(c in "/:\"'\\+" or not 33 <= ord(c) < 127 for c in stem):
+        elif (
+            text in (".", "..")
+            or text[0] in "-!"
+            or any(c in "/:\"'\\+" or not 33 <= ord(c) < 127 for c in stem)
+        ):
             problem = f"`{text}` cannot be the name of an interface"
         if problem is not None:
             self.report.add("bad-interface", problem, name.span)
             return None
         return name_range(text)
+
+
+def mac_number(text: str) -> int:
+    """The number of a MAC address; `text` is six bytes as the language writes them."""
+    return int(text.replace(":", ""), 16)
+
+
+def seconds(report: Report, node: tree.Duration) -> int:
+    """A duration in seconds, for which a set keeps an element; reports `bad-duration`."""
+    parts = re.findall(r"([0-9]+)([smhdw])", node.text)
+    total = sum(int(count) * UNIT_S[unit] for count, unit in parts)
+    if not 1 <= total <= MOST_SECONDS:
+        report.add(
+            "bad-duration",
+            f"`{node.text}` is not a time that a set can keep an element for",
+            node.span,
+            help=f"from 1s to {MOST_SECONDS}s, which is 24 days; without a time, for ever",
+        )
+    return total
 
 
 def _address_help(text: str) -> str:
@@ -260,6 +392,8 @@ def _address_help(text: str) -> str:
         return "write the length of the prefix as a number, as in 192.0.2.0/24"
     if slash and parse_address(text.partition("/")[0]) is not None:
         return f"a prefix length is at most {128 if ':' in text else 32}"
+    if looks_like_mac(text):
+        return MAC_HELP
     if "-" in text:
         return "a range is two addresses of one family, the lower one first"
     if ":" not in text and any(p.isdigit() and int(p) > 255 for p in text.split(".")):

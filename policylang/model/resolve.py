@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-from policylang.diagnostics import Label, Report
-from policylang.model.elements import Elements
+from collections.abc import Iterator
+
+from policylang.diagnostics import Report
+from policylang.model.conditions import ConditionsReader
+from policylang.model.elements import ADDRESS, Elements
+from policylang.model.native import Chains, native_rule
 from policylang.model.options import Options
+from policylang.model.protection import Protections
 from policylang.model.rules import Context, Rules
 from policylang.model.scope import Scope
 from policylang.model.services import Services
-from policylang.model.types import (
-    Default,
-    Direction,
-    InvalidPolicy,
-    Log,
-    Policy,
-    RejectWith,
-    Settings,
-    Verb,
-)
+from policylang.model.settings import defaults, said_items, settings, ways
+from policylang.model.types import DynamicSet, NativeRule, Policy, PolicyRule, Protect
+from policylang.packets.values import Ranges
 from policylang.syntax import tree
 
-UNSAID = {
-    Direction.INBOUND: Default(Verb.DENY),
-    Direction.FORWARD: Default(Verb.DENY),
-    Direction.OUTBOUND: Default(Verb.ALLOW),
-}
+BOGONS = "bogons"  # the group of the catalogue that `protect … against bogons` is about
 
 
-def resolve(loaded: tree.Loaded, report: Report) -> Policy:
+def resolve(loaded: tree.Loaded, report: Report, native_chains: Chains | None = None) -> Policy:
     """The policy that was meant; to be used only while `report` has no errors.
 
-    Reports every name that stands for nothing or for the wrong thing, every number out of
+    `native_chains` are those in which lines of targets' own languages may stand. Reports every
+    name that stands for nothing or for the wrong thing, every number out of
     bounds, and every end left unsaid, used or not.
     """
     scope = Scope(loaded, report)
     scope.declare_all()
     elements = Elements(scope, report)
     services = Services(scope, elements, report)
-    options = Options(report)
-    rules = Rules(scope, elements, services, options, report)
+    items = said_items(loaded, report)
+    reading = ways(items, Options(report, elements.dynamic_set))
+    options = Options(report, elements.dynamic_set, reading.log_rate)
+    conditions = ConditionsReader(elements, options, report, reading.is_local_time)
+    rules = Rules(scope, elements, services, options, conditions, report)
+    protections = Protections(rules, options, report)
 
     for declaration in scope.declared.values():
         match declaration:
@@ -53,15 +52,10 @@ def resolve(loaded: tree.Loaded, report: Report) -> Policy:
                 for _ in rules.unfold(declaration.statements, draft):
                     pass
 
-    statements = [
-        s
-        for s in loaded.statements
-        if isinstance(s, (tree.RuleNode, tree.TrafficBlock, tree.UseNode))
-    ]
     return Policy(
-        tuple(rules.unfold(statements, Context())),
-        _defaults(loaded, options, report),
-        _settings(loaded, options, report),
+        tuple(_statements(loaded, rules, native_chains or {}, report)),
+        defaults(loaded, options, report),
+        settings(items, options),
         tuple(
             elements.zone_value(d) for d in scope.declared.values() if isinstance(d, tree.ZoneDecl)
         ),
@@ -70,52 +64,46 @@ def resolve(loaded: tree.Loaded, report: Report) -> Policy:
             for name, d in scope.declared.items()
             if isinstance(d, tree.SetDecl) and (value := elements.set_value(d, d.name)).values
         ),
+        tuple(_protections(loaded, protections)),
+        tuple(_dynamic_sets(scope, elements)),
+        _bogons(loaded, elements),
     )
 
 
-def _defaults(loaded: tree.Loaded, options: Options, report: Report) -> dict[Direction, Default]:
-    said: dict[Direction, Default] = {}
+def _statements(
+    loaded: tree.Loaded, rules: Rules, native_chains: Chains, report: Report
+) -> Iterator[PolicyRule | NativeRule]:
+    """Rules and lines of targets' own languages, in the order in which they are read."""
     for statement in loaded.statements:
-        if not isinstance(statement, tree.DefaultNode):
-            continue
-        direction = Direction(statement.direction)
-        answer: RejectWith | None = options.answer(statement.verb, statement.answers)
-        log, name = options.of(statement.options)
-        earlier = said.get(direction)
-        if earlier is not None and earlier.span is not None:
-            report.add(
-                "duplicate-default",
-                f"a second default for {direction.value}",
-                statement.span,
-                labels=(Label(earlier.span, "the first is here"),),
-            )
-            continue
-        said[direction] = Default(Verb(statement.verb), answer, log, name, statement.span)
-    return {**UNSAID, **said}
+        match statement:
+            case tree.RuleNode() | tree.TrafficBlock() | tree.UseNode():
+                yield from rules.unfold((statement,), Context())
+            case tree.NativeNode():
+                native = native_rule(statement, native_chains, report)
+                if native is not None:
+                    yield native
 
 
-def _settings(loaded: tree.Loaded, options: Options, report: Report) -> Settings:
-    first: dict[type, tree.Node] = {}
-    essentials, invalid = True, InvalidPolicy.DROP
-    invalid_log: Log | None = None
+def _protections(loaded: tree.Loaded, protections: Protections) -> Iterator[Protect]:
     for statement in loaded.statements:
-        if not isinstance(statement, tree.SettingsNode):
+        if isinstance(statement, tree.ProtectNode):
+            yield from protections.of(statement)
+
+
+def _dynamic_sets(scope: Scope, elements: Elements) -> Iterator[DynamicSet]:
+    for declaration in scope.declared.values():
+        if isinstance(declaration, tree.SetDecl):
+            dynamic = elements.set_value(declaration, declaration.name).dynamic
+            if dynamic is not None:
+                yield dynamic
+
+
+def _bogons(loaded: tree.Loaded, elements: Elements) -> Ranges:
+    """What `against bogons` keeps out: the policy's own set of that name, else the catalogue's."""
+    for statement in loaded.statements:
+        if not isinstance(statement, tree.ProtectNode):
             continue
-        for item in statement.items:
-            if type(item) in first:
-                word = "essentials" if isinstance(item, tree.EssentialsSetting) else "invalid"
-                report.add(
-                    "duplicate-setting",
-                    f"`{word}` is set twice",
-                    item.span,
-                    labels=(Label(first[type(item)].span, "the first is here"),),
-                )
-                continue
-            first[type(item)] = item
-            match item:
-                case tree.EssentialsSetting():
-                    essentials = item.value == "on"
-                case tree.InvalidSetting():
-                    invalid = InvalidPolicy(item.value)
-                    invalid_log = None if item.log is None else options.log(item.log)
-    return Settings(essentials, invalid, invalid_log)
+        for protection in statement.protections:
+            if protection.name.text == BOGONS:
+                return elements.set_of(protection.name, ADDRESS, "set of addresses")
+    return Ranges()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from policylang.diagnostics import Label, Report
+from policylang.model.conditions import ConditionsReader
 from policylang.model.elements import ADDRESS, KIND_WORDS, PORT, Elements
 from policylang.model.options import Options
 from policylang.model.scope import Scope, cycle, kind_of
@@ -13,13 +14,16 @@ from policylang.model.services import Services, icmp_traffic, icmp_types
 from policylang.model.types import (
     AddressEnd,
     AnyEnd,
+    DynamicEnd,
     End,
     EndElement,
     EndList,
     Group,
     GroupEnd,
+    IpsecEnd,
     PolicyRule,
     SelfEnd,
+    SuffixEnd,
     Traffic,
     Verb,
     Zone,
@@ -61,6 +65,7 @@ class Rules:
     elements: Elements
     services: Services
     options: Options
+    conditions: ConditionsReader
     report: Report
     _cycles: set[frozenset[str]] = field(default_factory=set)  # that were reported
 
@@ -97,24 +102,93 @@ class Rules:
 
     # --- one rule ---------------------------------------------------------------------------
 
-    def _rule(self, node: tree.RuleNode, context: Context) -> PolicyRule | None:
+    def _rule(self, written: tree.RuleNode, context: Context) -> PolicyRule | None:
+        node = self._with_condition(written)
         what = self._what(node.what)
         ends = context.ends if node.place is None else self._narrowed(context.ends, node.place)
         answer = self.options.answer(node.verb, node.answers)
-        log, name = self.options.of(node.options)
+        conditions = self.conditions.read(node.conditions)
+        said = self.options.of(node.options, bans=node.verb != "allow")
         if not self._both_ends_said(node, ends, context):
             return None
+        self._check_places(node, ends)
+        self._check_ban(node)
         return PolicyRule(
             Verb(node.verb),
             what,
             End(ends.source),
             End(ends.destination),
             answer,
-            log,
-            name,
+            said.log,
+            said.name,
             node.span,
             tuple(n.span for n in context.used_at),
+            conditions,
+            said.adds,
+            said.also_established,
         )
+
+    def _with_condition(self, node: tree.RuleNode) -> tree.RuleNode:
+        """`to X except ipsec` says nothing of X: what stands behind it is the condition."""
+        place = node.place
+        if place is None or place.destination is None:
+            return node
+        match place.destination.exceptions:
+            case (tree.EndItem(element=tree.Name(text="ipsec", quoted=False) as name, zones=()),):
+                if self._is_end(name):
+                    return node
+                end = replace(place.destination, exceptions=())
+                condition = tree.IpsecCondition(name.span, "except")
+                return replace(
+                    node,
+                    place=replace(place, destination=end),
+                    conditions=(condition, *node.conditions),
+                )
+        return node
+
+    def _check_ban(self, node: tree.RuleNode) -> None:
+        """Report `also established` beside what counts new connections: `misplaced-option`."""
+        for option in node.options:
+            for condition in node.conditions:
+                if isinstance(option, tree.AlsoOption) and isinstance(
+                    condition, (tree.LimitCondition, tree.ConnectionsCondition)
+                ):
+                    self.report.add(
+                        "misplaced-option",
+                        "`also established` is about open connections, and a rate or a number of "
+                        "connections about new ones",
+                        option.span,
+                        help="count in a rule that adds the source to a dynamic set, and ban that "
+                        "set by another",
+                        labels=[Label(condition.span, "this counts new connections")],
+                    )
+
+    def _check_places(self, node: tree.RuleNode, ends: Ends) -> None:
+        """Report conditions that packets on the rule's way do not have: `misplaced-condition`."""
+        is_own = any(
+            one.elements and all(isinstance(e, SelfEnd) for e in one.elements)
+            for one in ends.source
+        )
+        for condition in node.conditions:
+            match condition:
+                case tree.OwnerCondition(kind=word) if not is_own:
+                    what = f"the {word} of a process is known"
+                case tree.CgroupCondition() if not is_own:
+                    what = "the control group of a process is known"
+                case tree.MacCondition() if is_own:
+                    what = "a sender's MAC address is seen"
+                case tree.IpsecCondition() if is_own:
+                    what = "what came out of IPsec is told"
+                case _:
+                    continue
+            where = "on what arrives" if is_own else "where this host itself sends"
+            hint = "from another end than `self`" if is_own else "`outbound`, or `from self`"
+            self.report.add(
+                "misplaced-condition",
+                f"{what} {where} alone",
+                condition.span,
+                help=f"write the rule {hint}",
+            )
 
     def _both_ends_said(self, node: tree.RuleNode, ends: Ends, context: Context) -> bool:
         if ends.source and ends.destination:
@@ -281,6 +355,10 @@ class Rules:
             destination.append(self._end(place.destination, is_source=False))
         return Ends(tuple(source), tuple(destination))
 
+    def source(self, node: tree.EndListNode) -> EndList:
+        """The end of a statement that says only where packets come from."""
+        return self._end(node, is_source=True)
+
     def _end(self, node: tree.EndListNode, *, is_source: bool) -> EndList:
         return EndList(
             tuple(e for item in node.elements for e in self._end_elements(item, is_source)),
@@ -311,11 +389,28 @@ class Rules:
                         help="name the machines that send, or `any`",
                     )
                 return (GroupEnd(Group(word.text), within),)
+            case tree.Address() as address if "/-" in address.text:
+                suffix = self.elements.suffix(address)
+                return () if suffix is None else (SuffixEnd(*suffix, within),)
             case tree.Address() as address:
                 found = self.elements.address(address)
                 return () if found is None else (AddressEnd(Ranges((found,)), within),)
+            case tree.Name(text="ipsec", quoted=False) as name if not self._is_end(name):
+                if not is_source:
+                    self.report.add(
+                        "group-as-source",
+                        "`ipsec` is where packets come from, so it can be a source alone",
+                        item.span,
+                        help="name the machines behind the tunnel, or write `from ipsec` or "
+                        "`from any except ipsec`",
+                    )
+                return (IpsecEnd(within),)
             case tree.Name() as name:
                 return self._named_end(name, within)
+
+    def _is_end(self, name: tree.Name) -> bool:
+        """Whether the policy declares a zone or a set of that name."""
+        return isinstance(self.scope.find(name.text), (tree.ZoneDecl, tree.SetDecl))
 
     def _named_end(self, name: tree.Name, within: tuple[Zone, ...]) -> tuple[EndElement, ...]:
         match self.scope.find(name.text):
@@ -323,6 +418,8 @@ class Rules:
                 return (ZoneEnd(self.elements.zone_value(declaration), within),)
             case tree.SetDecl() as declaration:
                 value = self.elements.set_value(declaration, name)
+                if value.dynamic is not None:
+                    return (DynamicEnd(value.dynamic, within),)
                 if value.kind not in (ADDRESS, None):
                     self.report.add(
                         "wrong-kind",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from policylang.diagnostics import Label, Report, did_you_mean
 from policylang.source import Span
 from policylang.syntax import tree
+from policylang.syntax.slips import MAC_HELP, looks_like_mac
 from policylang.syntax.tokens import RESERVED
 
 Declaration = tree.ZoneDecl | tree.SetDecl | tree.ServiceDecl | tree.ServiceGroup | tree.RulesDecl
@@ -14,7 +15,7 @@ Declaration = tree.ZoneDecl | tree.SetDecl | tree.ServiceDecl | tree.ServiceGrou
 
 @dataclass(slots=True)
 class Scope:
-    """Declarations by name; services that the catalogue has stand behind the policy's own."""
+    """Declarations by name; what the catalogue has stands behind the policy's own."""
 
     loaded: tree.Loaded
     report: Report
@@ -45,19 +46,24 @@ class Scope:
                 )
                 continue
             self.declared[name.text] = statement
-            if (
-                isinstance(statement, (tree.ServiceDecl, tree.ServiceGroup))
-                and name.text in self.loaded.known_services
-            ):
+            if isinstance(statement, tree.SetDecl):
+                built_in = self.loaded.known_sets
+            elif isinstance(statement, (tree.ServiceDecl, tree.ServiceGroup)):
+                built_in = self.loaded.known_services
+            else:
+                built_in = ()
+            if name.text in built_in:
                 self.report.add(
                     "shadows-catalogue",
-                    f"service `{name.text}` takes the place of the built-in one",
+                    f"{kind_of(statement)} `{name.text}` takes the place of the built-in one",
                     name.span,
                 )
 
     def find(self, name: str) -> Declaration | None:
-        """What a name stands for, the catalogue's services included."""
-        return self.declared.get(name) or self.loaded.services.get(name)
+        """What a name stands for, the catalogue's services and groups of addresses included."""
+        return (
+            self.declared.get(name) or self.loaded.services.get(name) or self.loaded.sets.get(name)
+        )
 
     def unknown(self, code: str, wanted: str, name: tree.Name, *kinds: type) -> None:
         """Report that a name stands for nothing, or not for what is wanted here.
@@ -75,8 +81,12 @@ class Scope:
         candidates = [n for n, d in self.declared.items() if isinstance(d, kinds)]
         if tree.ServiceDecl in kinds:
             candidates += self.loaded.known_services
+        if tree.SetDecl in kinds:
+            candidates += self.loaded.known_sets
         hint = did_you_mean(name.text, candidates)
-        if hint is None and name.text in self.loaded.known_services:
+        if looks_like_mac(name.text):
+            hint = MAC_HELP
+        elif hint is None and name.text in self.loaded.known_services:
             hint = f"`{name.text}` is a service, which stands for protocol and ports together"
         self.report.add(code, f"no {wanted} named `{name.text}`", name.span, help=hint)
 

@@ -100,6 +100,9 @@ class Services:
                     waiting = []
                 case tree.DataItem():
                     done = self._with_data(item, done)
+                case tree.AnswersItem():
+                    done, waiting = _with_answers(done), _with_answers(waiting)
+                    self._check_answers(item, (*done, *waiting))
                 case tree.WarnItem():
                     notes.append(item.text.text)
         self.notes[name] = tuple(notes)
@@ -144,6 +147,15 @@ class Services:
             )
         return [replace(t, data_ports=ports) if t.helper else t for t in done]
 
+    def _check_answers(self, item: tree.AnswersItem, traffic: tuple[Traffic, ...]) -> None:
+        if not any(t.answers_from_any for t in traffic):
+            self.report.add(
+                "answers-without-udp",
+                "`answers from any` is about questions over UDP, and no UDP port stands before it",
+                item.span,
+                help="for example: udp 5353 answers from any",
+            )
+
     # --- helpers ----------------------------------------------------------------------------
 
     def helper(self, name: tree.Name) -> Helper | None:
@@ -171,7 +183,7 @@ class Services:
                 return node.value
             self.report.add(
                 "unknown-protocol",
-                f"{node.value} is not an IP protocol",
+                f"`{node.value}` is not an IP protocol",
                 node.span,
                 help="protocol numbers end at 255",
             )
@@ -197,7 +209,7 @@ class Services:
                 return node.value
             self.report.add(
                 "unknown-icmp-type",
-                f"{node.value} is not a type of {protocol}",
+                f"`{node.value}` is not a type of {protocol}",
                 node.span,
                 help="types end at 255",
             )
@@ -216,6 +228,12 @@ class Services:
                 help=hint,
             )
         return number
+
+
+def _with_answers(traffic: list[Traffic]) -> list[Traffic]:
+    """The traffic, of which questions over UDP are answered from anywhere."""
+    udp = Ranges.of(UDP)
+    return [replace(t, answers_from_any=True) if t.protocols == udp else t for t in traffic]
 
 
 def icmp_types(protocol: str) -> dict[str, int]:

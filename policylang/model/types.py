@@ -8,6 +8,7 @@ that the meaning can be read off without the lowering.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date
 from enum import Enum, StrEnum
 
 from policylang.packets.values import Ranges
@@ -46,13 +47,30 @@ class RejectWith:
     other: Answer = Answer.PORT_UNREACHABLE
 
 
+class Side(StrEnum):
+    """One of the two addresses of a connection's first packet."""
+
+    SOURCE = "source"
+    DESTINATION = "destination"
+
+
+@dataclass(frozen=True, slots=True)
+class Per:
+    """Each source or destination for itself, or each prefix of these lengths."""
+
+    side: Side
+    prefix_len_v4: int = 32
+    prefix_len_v6: int = 128
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most `count` a `unit`, after a first `burst`."""
+    """At most `count` a `unit`, after a first `burst`; `per` None means all together."""
 
     count: int
     unit: str  # second, minute, hour, day
     burst: int = 5
+    per: Per | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +91,16 @@ class Zone:
     name: str
     interfaces: Ranges | None  # as `values.name_range` numbers names
     networks: Ranges | None  # address numbers
+    span: Span = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicSet:
+    """A set of single addresses that is filled at run time; `timeout_s` None: for ever."""
+
+    name: str
+    timeout_s: int | None
+    size: int
     span: Span = field(compare=False)
 
 
@@ -117,7 +145,31 @@ class GroupEnd:
     within: tuple[Zone, ...] = ()
 
 
-EndElement = AnyEnd | SelfEnd | ZoneEnd | AddressEnd | GroupEnd
+@dataclass(frozen=True, slots=True)
+class DynamicEnd:
+    """Another machine whose address is in the set by then, in every zone of `within`."""
+
+    set: DynamicSet
+    within: tuple[Zone, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SuffixEnd:
+    """Another machine whose IPv6 address ends so: its bits under `mask` are `value`."""
+
+    value: int
+    mask: int
+    within: tuple[Zone, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IpsecEnd:
+    """Another machine whose packets arrive inside IPsec, in every zone of `within`."""
+
+    within: tuple[Zone, ...] = ()
+
+
+EndElement = AnyEnd | SelfEnd | ZoneEnd | AddressEnd | GroupEnd | DynamicEnd | SuffixEnd | IpsecEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +225,8 @@ class Traffic:
 
     `names_icmp` tells a written ICMP type from `all` and `protocol icmp`: such rules are read
     for INVALID packets and for essential ones too. `data_ports` are the destination ports of
-    the connections that `helper` predicts.
+    the connections that `helper` predicts. With `answers_from_any`, answers to a question come
+    from elsewhere than where it went.
     """
 
     protocols: Ranges | None = None
@@ -181,11 +234,108 @@ class Traffic:
     icmp_types: Ranges | None = None  # of ICMP where protocols is {1}, of ICMPv6 where {58}
     helper: Helper | None = None
     data_ports: Ranges | None = None
+    answers_from_any: bool = False
     service: str | None = None  # the service that it came from
 
     @property
     def names_icmp(self) -> bool:
         return self.icmp_types is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What is within a rate, or with `over` what is beyond it."""
+
+    rate: Rate
+    over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """While at most `count` connections are open, this one included; with `over`, while more."""
+
+    count: int
+    over: bool
+    per: Per | None
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Users or groups, by number, and by names that the machine looks up which loads the rules."""
+
+    ids: Ranges
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """Seconds of the week, which starts on Monday at 00:00, in UTC or local time."""
+
+    week_s: Ranges
+    is_local: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """Up to the end of a day, in UTC or local time."""
+
+    last_day: date
+    is_local: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A packet mark that has, under `mask`, this `value`."""
+
+    value: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What else must hold for a rule to match; None means that it does not matter.
+
+    INVARIANT: each is consumed in `lower/conditions.py`; `tests/model/test_consumption.py`
+    changes each one and demands other rules.
+    """
+
+    families: Ranges | None = None  # 4, 6
+    ipsec: bool | None = None  # whether it arrived inside IPsec
+    macs: Ranges | None = None
+    source_ports: Ranges | None = None
+    dscp: Ranges | None = None
+    sizes: Ranges | None = None  # bytes, the IP header included
+    mark: Mark | None = None
+    users: Owners | None = None
+    groups: Owners | None = None
+    cgroup: str | None = None  # a path below the mount of version 2
+    hours: Hours | None = None
+    until: Until | None = None
+    connections: Connections | None = None
+    limit: Limit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AddTo:
+    """Put an address of the packet into a dynamic set; `timeout_s` None: for the set's time."""
+
+    set: DynamicSet
+    side: Side
+    timeout_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NativeRule:
+    """A line of a target's own language, at its place among the rules of one path.
+
+    `family` is 4 or 6 where it is for one alone.
+    """
+
+    target: str
+    direction: Direction
+    text: str
+    family: int | None
+    span: Span = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +354,9 @@ class PolicyRule:
     name: str | None
     span: Span = field(compare=False)
     used_at: tuple[Span, ...] = field(default=(), compare=False)
+    conditions: Conditions = Conditions()
+    adds: tuple[AddTo, ...] = ()
+    also_established: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +368,30 @@ class Default:
     log: Log | None = None
     name: str | None = None
     span: Span | None = field(default=None, compare=False)
+    adds: tuple[AddTo, ...] = ()
+
+
+class Protection(StrEnum):
+    """What `protect` keeps out."""
+
+    SPOOFING = "spoofing"
+    BOGONS = "bogons"
+    BAD_FLAGS = "bad-flags"
+    SOURCE_ROUTING = "source-routing"
+    SYN_FLOOD = "syn-flood"
+
+
+@dataclass(frozen=True, slots=True)
+class Protect:
+    """Keep a kind of packet out that comes from `source`; `rate` is for floods alone."""
+
+    source: End
+    protection: Protection
+    rate: Rate | None
+    log: Log | None
+    name: str | None
+    adds: tuple[AddTo, ...]
+    span: Span = field(compare=False)
 
 
 class InvalidPolicy(Enum):
@@ -229,17 +406,27 @@ class Settings:
     essentials: bool = True
     invalid: InvalidPolicy = InvalidPolicy.DROP
     invalid_log: Log | None = None
+    has_counters: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A whole policy for one firewall: the rules in the order in which they are read.
+    """A whole policy for one firewall: the statements in the order in which they are read.
 
-    `set_names` are what the policy calls the sets it declares, for readable output.
+    `bogons` are the sources that `protect … against bogons` keeps out; `set_names` are what the
+    policy calls the sets it declares, for readable output.
     """
 
-    rules: tuple[PolicyRule, ...]
+    statements: tuple[PolicyRule | NativeRule, ...]
     defaults: dict[Direction, Default]
     settings: Settings
     zones: tuple[Zone, ...]
     set_names: tuple[tuple[Ranges, str], ...] = field(default=(), compare=False)
+    protections: tuple[Protect, ...] = ()
+    dynamic_sets: tuple[DynamicSet, ...] = ()
+    bogons: Ranges = field(default_factory=Ranges)
+
+    @property
+    def rules(self) -> tuple[PolicyRule, ...]:
+        """The rules, without the lines of targets' own languages."""
+        return tuple(s for s in self.statements if isinstance(s, PolicyRule))

@@ -111,6 +111,8 @@ def _takes_part(rule: Rule) -> bool:
 
 def _has_key(rule: Rule, fields: tuple[Field, ...]) -> bool:
     """Whether a rule names patterns on exactly these interface fields."""
+    if rule.guards and any(len(rule.cube[f]) > 1 for f in fields):
+        return False  # in two chains a rate would hold twice
     return all((f in rule.cube) == (f in fields) for f in (Field.IIF, Field.OIF)) and all(
         name_pattern(*pair) is not None for f in fields for pair in rule.cube[f]
     )

@@ -39,6 +39,30 @@ class Field(IntEnum):
     ICMP_TYPE = 12
     ICMPV6_TYPE = 13
     TCP_FLAGS = 14  # the 14th byte of the TCP header
+    CT_DIRECTION = 15  # a `FlowDirection`
+    SMAC = 16  # the Ethernet source address of what arrives, as a number
+    DSCP = 17
+    SIZE = 18  # bytes of the IP packet, its header included
+    IPSEC = 19  # 1 for what arrived inside IPsec, else 0
+    SADDR_TYPE = 20  # an `AddressType`: what the routing table calls the source
+    REVERSE_PATH = 21  # 1 where the route back to the source leaves by IIF, else 0
+    SOURCE_ROUTED = 22  # 1 for IPv4 source route options and IPv6 routing headers, else 0
+    # 1 for what answers a question that was remembered on its way out (`RememberQuestion`).
+    ANSWER = 23
+    # 1 for what goes to a port from which a question came in lately (`RememberAsker`).
+    TO_ASKER = 24
+
+    # Whether an address passes the test of that number in `ir.ruleset.Ruleset.address_tests`
+    # (1) or not (0): membership of sets that are filled at run time, and host suffixes. What
+    # such a test says of an address is not known here, so each is a field of its own.
+    SADDR_TEST_0, SADDR_TEST_1, SADDR_TEST_2, SADDR_TEST_3 = 32, 33, 34, 35
+    SADDR_TEST_4, SADDR_TEST_5, SADDR_TEST_6, SADDR_TEST_7 = 36, 37, 38, 39
+    SADDR_TEST_8, SADDR_TEST_9, SADDR_TEST_10, SADDR_TEST_11 = 40, 41, 42, 43
+    SADDR_TEST_12, SADDR_TEST_13, SADDR_TEST_14, SADDR_TEST_15 = 44, 45, 46, 47
+    DADDR_TEST_0, DADDR_TEST_1, DADDR_TEST_2, DADDR_TEST_3 = 48, 49, 50, 51
+    DADDR_TEST_4, DADDR_TEST_5, DADDR_TEST_6, DADDR_TEST_7 = 52, 53, 54, 55
+    DADDR_TEST_8, DADDR_TEST_9, DADDR_TEST_10, DADDR_TEST_11 = 56, 57, 58, 59
+    DADDR_TEST_12, DADDR_TEST_13, DADDR_TEST_14, DADDR_TEST_15 = 60, 61, 62, 63
 
 
 class State(IntEnum):
@@ -49,6 +73,13 @@ class State(IntEnum):
     RELATED = 2
     INVALID = 3
     UNTRACKED = 4
+
+
+class FlowDirection(IntEnum):
+    """Which way a packet of a connection travels (enum ip_conntrack_dir)."""
+
+    ORIGINAL = 0
+    REPLY = 1
 
 
 class AddressType(IntEnum):
@@ -72,6 +103,12 @@ SCTP = 132
 PORTS = Ranges.between(0, 65535)
 OCTET = Ranges.between(0, 255)
 NAMES = Ranges.between(0, NAME_MAX)
+BOOLEAN = Ranges.between(0, 1)
+ADDRESS_TYPES = Ranges.between(0, 11)  # RTN_UNSPEC .. RTN_XRESOLVE
+
+MOST_ADDRESS_TESTS = 16
+SADDR_TESTS = tuple(Field(Field.SADDR_TEST_0 + n) for n in range(MOST_ADDRESS_TESTS))
+DADDR_TESTS = tuple(Field(Field.DADDR_TEST_0 + n) for n in range(MOST_ADDRESS_TESTS))
 
 UNIVERSE: dict[Field, Ranges] = {
     Field.IIF: NAMES,
@@ -81,7 +118,7 @@ UNIVERSE: dict[Field, Ranges] = {
     Field.FAMILY: Ranges.of(4, 6),
     Field.SADDR: ADDRESSES,
     Field.DADDR: ADDRESSES,
-    Field.DADDR_TYPE: Ranges.between(0, 11),  # RTN_UNSPEC .. RTN_XRESOLVE
+    Field.DADDR_TYPE: ADDRESS_TYPES,
     Field.HOP_LIMIT: OCTET,
     Field.L4PROTO: OCTET,
     Field.SPORT: PORTS,
@@ -89,6 +126,17 @@ UNIVERSE: dict[Field, Ranges] = {
     Field.ICMP_TYPE: OCTET,
     Field.ICMPV6_TYPE: OCTET,
     Field.TCP_FLAGS: OCTET,
+    Field.CT_DIRECTION: BOOLEAN,
+    Field.SMAC: Ranges.between(0, (1 << 48) - 1),
+    Field.DSCP: Ranges.between(0, 63),
+    Field.SIZE: Ranges.between(0, 65535),
+    Field.IPSEC: BOOLEAN,
+    Field.SADDR_TYPE: ADDRESS_TYPES,
+    Field.REVERSE_PATH: BOOLEAN,
+    Field.SOURCE_ROUTED: BOOLEAN,
+    Field.ANSWER: BOOLEAN,
+    Field.TO_ASKER: BOOLEAN,
+    **dict.fromkeys((*SADDR_TESTS, *DADDR_TESTS), BOOLEAN),
 }
 
 FAMILY_ADDRESSES: dict[int, Ranges] = {4: V4_ADDRESSES, 6: V6_ADDRESSES}
@@ -107,7 +155,8 @@ REQUIRES: tuple[tuple[Field, Field, Ranges], ...] = (
     (Field.TCP_FLAGS, Field.L4PROTO, Ranges.of(TCP)),
 )
 
-TCP_RST = 0x04  # RFC 9293 section 3.1
+# RFC 9293 section 3.1
+TCP_FIN, TCP_SYN, TCP_RST, TCP_PSH, TCP_ACK, TCP_URG = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 
 
 def with_flags(mask: int, flags: int) -> Ranges:

@@ -21,7 +21,7 @@ def compact(cubes: Iterable[Cube]) -> tuple[Cube, ...]:
     merged = True
     while merged and len(kept) > 1:
         merged = False
-        for field in Field:
+        for field in sorted({field for cube in kept for field, _ in cube}):
             groups: dict[tuple[tuple[Field, Ranges], ...], list[Cube]] = {}
             for cube in kept:
                 groups.setdefault(cube.beside(field), []).append(cube)

@@ -12,22 +12,18 @@ from dataclasses import dataclass
 from policylang.diagnostics import Label, Report
 from policylang.source import SourceFile, Span
 from policylang.syntax.shapes import Failure, Shape, Template, shape_of
+from policylang.syntax.slips import junk_words, out_of_order, phrase, slip, unfinished
 from policylang.syntax.tokens import (
     ADDRESS,
     JOINTS,
     JUNK,
-    LATER_CONDITIONS,
-    LATER_OPTIONS,
-    LATER_SETTINGS,
     LATER_STATEMENTS,
-    MAC,
     NAME,
     NUMBER,
     PARAMETER,
     RESERVED,
     STATEMENTS,
     STRING,
-    VERBS,
     WORDS,
     Token,
 )
@@ -35,8 +31,6 @@ from policylang.syntax.wording import (
     close_word,
     element_words,
     expected_words,
-    hint,
-    junk_words,
     quoted,
     words_of,
 )
@@ -44,16 +38,8 @@ from policylang.syntax.wording import (
 MOST_MISTAKES = 10  # of one statement that are looked for
 MOST_SUSPECTS = 500  # words of a file that are compared with those that start statements
 
-# Where a clause that cannot be read yet ends.
-_AFTER_CONDITIONS = (
-    LATER_CONDITIONS | LATER_OPTIONS | {"log", "name", "inbound", "outbound", "from", "with", "}"}
-)
-_AFTER_ITEMS = frozenset(
-    ("tcp", "udp", "sctp", "dccp", "icmp", "icmpv6", "protocol", "helper", "data", "warn", "}")
-)
-_AFTER_SETTINGS = LATER_SETTINGS | {"essentials", "invalid", "}"}
-# What is read for a token that only later versions know; the statement itself is left out.
-_STAND_INS = {PARAMETER: (NAME, NUMBER, ADDRESS, STRING), MAC: (ADDRESS,)}
+# What is read for a parameter without a value; the statement itself is left out.
+_STAND_INS = (NAME, NUMBER, ADDRESS, STRING)
 _LATER_SETS = frozenset({"url", "resolve"})  # before a text in quotes
 
 
@@ -84,7 +70,7 @@ class Mender:
     def statement(self, tokens: list[Token]) -> Reading:
         """The reading of a statement; all its mistakes that can be found are reported."""
         whole, rest = tokens, None
-        is_known = not any(token.kind in _STAND_INS for token in tokens)
+        is_known = not any(token.kind == PARAMETER for token in tokens)
         for _ in range(MOST_MISTAKES):
             outcome = self._read(shape_of(tokens))
             if isinstance(outcome, Template):
@@ -96,10 +82,13 @@ class Mender:
                 if prefix is not None:
                     tokens, rest = prefix, found
                     continue
+                if self._is_cut_short(found, outcome.expected):
+                    self._unfinished(tokens[:at], outcome.expected)
+                    return Reading(None, tokens, found)
             mended = self._mend(tokens, at, outcome.expected)
             if mended is None:
                 return Reading(None, tokens, self._start_behind(whole, found))
-            if len(mended) == at:
+            if mended == tokens[:at]:
                 rest = self._start_behind(whole, found)
             tokens = mended
         return Reading(None, tokens, rest)
@@ -150,13 +139,19 @@ class Mender:
             token,
         )
 
-    def junk(self, token: Token) -> None:
-        """Tell of a token that stands nowhere."""
-        message, help = junk_words(token)
+    def junk(self, token: Token, before: Token | None = None) -> None:
+        """Tell of a token that stands nowhere, behind `before`."""
+        message, help = junk_words(token, before)
         self.complain("syntax", message, token, help=help)
 
     def span(self, token: Token) -> Span:
         return Span(self._file, token.start, token.end)
+
+    def _is_cut_short(self, found: Token, expected: frozenset[str]) -> bool:
+        """Whether a statement that is not whole ends where `found` starts another."""
+        if expected & {"{", "}"} or close_word(found.text, words_of(expected)) is not None:
+            return False
+        return self.is_misspelt_start(found)
 
     # --- one mistake ------------------------------------------------------------------------
 
@@ -168,24 +163,28 @@ class Mender:
         if at == len(tokens):
             return self._unfinished(tokens, expected)
         found = tokens[at]
-        if found.kind in _STAND_INS:
-            return self._later_token(tokens, at, expected)
-        clause_end = self._later_clause(tokens, at, expected)
-        if clause_end is not None:
-            return [*tokens[:at], *tokens[clause_end:]] if clause_end else None
+        if found.kind == PARAMETER:
+            return self._valueless(tokens, at)
+        if found.kind == STRING and at and tokens[at - 1].text in _LATER_SETS:
+            self.not_yet(tokens[at - 1])
+            return None
+        mended = self._out_of_order(tokens, at, expected) or self._phrase(tokens, at, expected)
+        if mended is not None:
+            return mended
         if found.kind in RESERVED and "WORD" in expected:
             mended = self._reserved_word(tokens, at, expected)
         elif found.kind == JUNK:
-            self.junk(found)
+            self.junk(found, tokens[at - 1] if at else None)
             return self._prefix(tokens, at)
         else:
             mended = self._near_miss(tokens, at, expected)
-        if mended is None and "," in expected:
-            mended = self._missing_comma(tokens, at)
+        for mark, name in ((",", "a comma"), ("=", "`=`")):
+            if mended is None and mark in expected:
+                mended = self._missing_mark(tokens, at, mark, name)
         if mended is None and at and tokens[at - 1].kind == ",":
             mended = self._needless_comma(tokens, at, expected)
         if mended is None:
-            help = hint(tokens[at - 1].kind, found.kind) if at else None
+            help = slip(tokens, at, expected)
             self.complain("syntax", self._expected(tokens, at, expected), found, help=help)
             mended = self._prefix(tokens, at)
         return mended
@@ -204,61 +203,25 @@ class Mender:
         if "{" in expected:
             self.complain("syntax", f"expected `{{` after {quoted(last.text)}", last)
         else:
-            self.complain("syntax", self._expected(tokens, len(tokens), expected), last)
+            told = self._expected(tokens, len(tokens), expected)
+            self.complain("syntax", told, last, help=unfinished(tokens))
         return None
 
-    def _later_token(
-        self, tokens: list[Token], at: int, expected: frozenset[str]
-    ) -> list[Token] | None:
-        """Refuse a `$name` or a MAC address, and read it as whatever can stand there."""
-        found = tokens[at]
-        self.not_yet(found, "a parameter is" if found.kind == PARAMETER else "a MAC address is")
-        for kind in _STAND_INS[found.kind]:
-            mended = [*tokens[:at], found._replace(kind=kind), *tokens[at + 1 :]]
+    def _valueless(self, tokens: list[Token], at: int) -> list[Token] | None:
+        """Read a `$name` that has no value, which was told, as whatever can stand there."""
+        for kind in _STAND_INS:
+            mended = [*tokens[:at], tokens[at]._replace(kind=kind), *tokens[at + 1 :]]
             if self._reads_past(mended, at):
                 return mended
         return None
-
-    def _later_clause(self, tokens: list[Token], at: int, expected: frozenset[str]) -> int | None:
-        """Refuse a clause of later versions; where it ends.
-
-        Returns None where it is no such clause, and 0 where the statement means nothing
-        without it.
-        """
-        found, first = tokens[at], tokens[0].kind
-        if first == "set":
-            if found.kind == "dynamic" and "file" in expected:
-                self.not_yet(found)
-                return 0
-            if found.kind == STRING and tokens[at - 1].text in _LATER_SETS:
-                self.not_yet(tokens[at - 1])
-                return 0
-            return None
-        if "WORD" in expected:
-            return None
-        if first in VERBS or first == "default":
-            words, after = LATER_CONDITIONS | LATER_OPTIONS, _AFTER_CONDITIONS
-        elif first == "service":
-            words, after = frozenset({"answers"}), _AFTER_ITEMS
-        elif first == "settings":
-            words, after = LATER_SETTINGS, _AFTER_SETTINGS
-        else:
-            return None
-        if found.kind not in words:
-            return None
-        self.not_yet(found)
-        end = at + 1
-        while end < len(tokens) and not _ends_clause(tokens, end, after):
-            if self.is_misspelt_start(tokens[end]):
-                break
-            end += 1
-        return end
 
     def _reserved_word(
         self, tokens: list[Token], at: int, expected: frozenset[str]
     ) -> list[Token] | None:
         """Tell of a word of the language that was meant as a name."""
         found = tokens[at]
+        if found.kind == "dynamic" and "file" in expected:
+            return None  # among the elements of a set it is no badly chosen name
         before, after = tokens[:at], tokens[at + 1 :]
         mended = [*before, found._replace(kind=NAME), *after]
         if not self._reads_past(mended, at):
@@ -282,7 +245,10 @@ class Mender:
         found = tokens[at]
         if found.kind != NAME and found.kind not in WORDS:
             return None
-        meant = close_word(found.text, words_of(expected))
+        words = words_of(expected)
+        if "EOF" in expected:
+            words.discard("helper")  # a statement of the catalogue's own
+        meant = close_word(found.text, words)
         if meant is None:
             return None
         mended = [*tokens[:at], found._replace(kind=meant), *tokens[at + 1 :]]
@@ -296,14 +262,39 @@ class Mender:
         )
         return mended
 
-    def _missing_comma(self, tokens: list[Token], at: int) -> list[Token] | None:
-        """Tell of two elements of a list without a comma between them."""
+    def _out_of_order(
+        self, tokens: list[Token], at: int, expected: frozenset[str]
+    ) -> list[Token] | None:
+        """Tell of a place or a condition that stands too late; read on without what is before."""
         found = tokens[at]
-        comma = found._replace(kind=",", text=",", end=found.start)
-        mended = [*tokens[:at], comma, *tokens[at:]]
+        told = out_of_order(tokens, at)
+        if told is None:
+            return None
+        first, help = told
+        mended = [*tokens[:first], *tokens[at:]]
+        if not self._reads_past(mended, first):
+            return None
+        self.complain("syntax", f"{quoted(found.text)} stands too late", found, help=help)
+        return mended
+
+    def _phrase(self, tokens: list[Token], at: int, expected: frozenset[str]) -> list[Token] | None:
+        """Tell of a word that is none of the language but stands for several of it."""
+        help = phrase(tokens, at, expected)
+        prefix = None if help is None else self._prefix(tokens, at)
+        if prefix is not None:
+            self.complain("syntax", self._expected(tokens, at, expected), tokens[at], help=help)
+        return prefix
+
+    def _missing_mark(
+        self, tokens: list[Token], at: int, mark: str, name: str
+    ) -> list[Token] | None:
+        """Tell of two elements of a list without a comma between them, or of a missing `=`."""
+        found = tokens[at]
+        inserted = found._replace(kind=mark, text=mark, end=found.start)
+        mended = [*tokens[:at], inserted, *tokens[at:]]
         if not self._reads_past(mended, at):
             return None
-        self.complain("syntax", f"a comma is missing before {quoted(found.text)}", found)
+        self.complain("syntax", f"{name} is missing before {quoted(found.text)}", found)
         return mended
 
     def _needless_comma(
@@ -335,13 +326,3 @@ class Mender:
     def _starts_another(self, token: Token) -> bool:
         """Whether a token may be the misspelt first word of the next statement."""
         return (token.kind == NAME or token.kind in WORDS) and self.starts_line(token)
-
-
-def _ends_clause(tokens: Sequence[Token], at: int, after: frozenset[str]) -> bool:
-    """Whether the clause before `at` ends there."""
-    kind, before = tokens[at].kind, tokens[at - 1]
-    if kind == "source":
-        return at + 1 < len(tokens) and tokens[at + 1].kind == "port"
-    if kind == "over":
-        return before.kind != "limit"
-    return kind in after

@@ -20,6 +20,7 @@ from policylang.diagnostics import Report
 from policylang.source import SourceFile
 from policylang.syntax import tree
 from policylang.syntax.mending import Mender
+from policylang.syntax.parameters import Parameters
 from policylang.syntax.shapes import (
     Failure,
     Fill,
@@ -53,10 +54,20 @@ def parse(file: SourceFile, report: Report, *, catalogue: bool = False) -> tree.
 
     `catalogue` allows the statements of the catalogue's own. Never raises, whatever the text.
     """
+    with opened(file, report, Parameters(report)) as statements:
+        found = tuple(statements.read(catalogue=catalogue))
+        return tree.Document(found, statements.broken)
+
+
+@contextmanager
+def opened(file: SourceFile, report: Report, parameters: Parameters) -> Iterator[Statements]:
+    """The statements of a file, to be read one by one; every error is reported.
+
+    `parameters` are asked for each statement when its turn has come.
+    """
     with _collector_off():
         mender = Mender(file, _grammar().read, report)
-        statements = Statements(file, read_tokens(file, report), mender, report)
-        return statements.document(catalogue=catalogue)
+        yield Statements(file, read_tokens(file, report), mender, parameters)
 
 
 @contextmanager
@@ -103,15 +114,17 @@ class Grammar:
         except self._syntax_error as error:
             return Failure(
                 min(bisect_right(starts, error.col - 1) - 1, len(texts)),
-                frozenset(_terminal(rule) for rule in error.expected_rules),
+                frozenset(_terminal(rule) for rule in error.expected_rules) - {""},
             )
         return Template(several([_converted(s, starts) for s in document.statements]))
 
 
 def _terminal(rule: Any) -> str:
-    """The name of a terminal of the grammar, or the word that it is."""
+    """The name of a terminal of the grammar, or the word that it is; "" where it is neither."""
     name = rule.rule_name
-    return str(rule.to_match if name in ("", "sep") else name)
+    if name in ("", "sep"):
+        return str(getattr(rule, "to_match", ""))  # a `!` before a rule has no text of its own
+    return str(name)
 
 
 def _converted(value: Any, starts: Sequence[int]) -> Fill:

@@ -14,7 +14,22 @@ from typing import Any
 
 from policylang.source import SourceFile, Span
 from policylang.syntax import tree
-from policylang.syntax.tokens import ADDRESS, NAME, NUMBER, RANGE, RATES, STRING, WORDS, Token
+from policylang.syntax.tokens import (
+    ADDRESS,
+    DATE,
+    DURATION,
+    MAC,
+    MASKED,
+    NAME,
+    NUMBER,
+    PREFIXES,
+    RANGE,
+    RATES,
+    STRING,
+    WINDOW,
+    WORDS,
+    Token,
+)
 
 Shape = tuple[str, ...]
 Fill = Callable[[SourceFile, Sequence[Token]], Any]
@@ -26,6 +41,12 @@ _NUMBERED = {
     RANGE: "{0}-{0}".format,
     ADDRESS: "{}.0.0.0".format,
     **{kind: ("{}/" + unit).format for kind, unit in RATES.items()},
+    **{kind: (side + "/{}").format for kind, side in PREFIXES.items()},
+    DURATION: "{}s".format,
+    MASKED: "{0}/{0}".format,
+    MAC: "00:00:00:00:00:00".format,
+    WINDOW: "00:00-00:00".format,
+    DATE: "2000-01-01".format,
 }
 _NOWHERE = "?"  # what no terminal of the grammar takes
 
@@ -87,6 +108,11 @@ _LEAVES: dict[type, Callable[[Span, str], tree.Node]] = {
     tree.Number: lambda span, text: tree.Number(span, number_of(text)),
     tree.NumberRange: _range,
     tree.Address: tree.Address,
+    tree.MacAddress: tree.MacAddress,
+    tree.Duration: tree.Duration,
+    tree.TimeWindow: tree.TimeWindow,
+    tree.Date: tree.Date,
+    tree.Masked: tree.Masked,
 }
 
 
@@ -128,6 +154,9 @@ def hole(number: int) -> Fill:
 
     def fill(file: SourceFile, tokens: Sequence[Token]) -> str | int:
         text = tokens[number].text
-        return text[1:-1] if text[0] == '"' else number_of(text.partition("/")[0])
+        if text[0] == '"':
+            return text[1:-1]
+        before, _, after = text.partition("/")
+        return number_of(before if before[0].isdigit() else after)
 
     return fill

@@ -9,19 +9,24 @@ the statements inside are read one by one.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
-from policylang.diagnostics import Label, Report
+from policylang.diagnostics import Label
 from policylang.source import SourceFile
 from policylang.syntax import tree
 from policylang.syntax.mending import Mender
+from policylang.syntax.parameters import Parameters
 from policylang.syntax.shapes import Template
 from policylang.syntax.tokens import (
     END,
     JUNK,
     LATER_STATEMENTS,
+    MASKED,
     NAME,
     NUMBER,
+    PARAMETER,
     STATEMENTS,
     STRING,
     VERBS,
@@ -33,8 +38,8 @@ from policylang.syntax.wording import close_word, quoted
 MOST_BLOCKS = 50  # one inside the other
 
 _BLOCKS = frozenset({"traffic", "rules"})
-_IN_BLOCKS = VERBS | (LATER_STATEMENTS - {"param", "host", "test", "native"}) | {"use", "traffic"}
-_DECLARERS = frozenset({"zone", "set", "service", "rules", "host"})
+_IN_BLOCKS = VERBS | (LATER_STATEMENTS - {"host", "test"}) | {"use", "traffic"}
+_DECLARERS = frozenset({"zone", "set", "service", "rules", "host", "param"})
 
 _Inner = tree.RuleNode | tree.UseNode | tree.TrafficBlock
 
@@ -43,8 +48,10 @@ _DEMANDING = (
     VERBS
     | _DECLARERS
     | frozenset({"from", "to", "in", "except", "with", "use", ",", "=", "interface", "network"})
-    | frozenset({"tcp", "udp", "sctp", "dccp", "icmp", "icmpv6", "protocol", "expect", "param"})
-    | frozenset({"helper"})
+    | frozenset(
+        {"tcp", "udp", "sctp", "dccp", "icmp", "icmpv6", "protocol", "expect", "param", "native"}
+    )
+    | frozenset({"helper", "invalid", "user", "group", "mac", "port", "dscp"})
 )
 
 
@@ -63,13 +70,13 @@ class Statements:
     """The statements of one file."""
 
     def __init__(
-        self, file: SourceFile, tokens: list[Token], mender: Mender, report: Report
+        self, file: SourceFile, tokens: list[Token], mender: Mender, parameters: Parameters
     ) -> None:
         """`tokens` end with one of kind END."""
         self._file = file
         self._tokens = tokens
         self._mender = mender
-        self._report = report
+        self._parameters = parameters
         self._at = 0
         self._is_skipping = False  # what follows a mistake, until the next statement
         self._done: list[tree.Statement] = []
@@ -77,8 +84,16 @@ class Statements:
         self._broken: list[str] = []
         self._unclosed: frozenset[int] | None = None
 
-    def document(self, *, catalogue: bool) -> tree.Document:
-        """The tree of the file; can be called once."""
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """The names of statements that could not be read so far."""
+        return tuple(self._broken)
+
+    def read(self, *, catalogue: bool) -> Iterator[tree.Statement]:
+        """The statements of the file, each as soon as it is whole; can be called once.
+
+        What is declared to the parameters meanwhile holds for the statements that follow.
+        """
         while self._tokens[self._at].kind != END:
             token = self._tokens[self._at]
             if token.kind == "}":
@@ -92,9 +107,12 @@ class Statements:
                 self._at += 1
             else:
                 self._no_statement(token)
+            if self._done:
+                done, self._done = self._done, []
+                yield from done
         while self._blocks:
             self._end_unclosed(self._blocks[-1].opened_by, None)
-        return tree.Document(tuple(self._done), tuple(self._broken))
+        yield from self._done
 
     # --- where statements start and end -----------------------------------------------------
 
@@ -110,11 +128,24 @@ class Statements:
             return False
         if kind == "redirect" and before.kind in ("icmp", "icmpv6", ","):
             return False  # a type of ICMP
-        if kind == "mark" and self._tokens[at + 1].kind in (NUMBER, JUNK):
-            return False  # the condition
+        if kind == "mark" and self._is_mark_condition(at):
+            return False
         if before.kind == "=" and kind in _BLOCKS:
             return True  # `set NAME =` is whole
         return before.kind not in _DEMANDING or self._mender.starts_line(self._tokens[at])
+
+    def _is_mark_condition(self, at: int) -> bool:
+        """Whether `mark` is a condition; the statement says `as` before the next one starts."""
+        if self._tokens[at + 1].kind in (NUMBER, MASKED, PARAMETER, JUNK):
+            return True
+        if self._mender.starts_line(self._tokens[at]):
+            return False
+        for token in islice(self._tokens, at + 1, None):
+            if token.text == "as":
+                return False
+            if token.kind in ("{", "}", END) or token.kind in STATEMENTS | LATER_STATEMENTS:
+                return True
+        return True
 
     def _opens_hosts(self, at: int) -> bool:
         """Whether `on` is followed by names and a block."""
@@ -188,14 +219,19 @@ class Statements:
         self, start: int, end: int, closing: list[Token]
     ) -> tuple[Template | None, list[Token]]:
         """Read the tokens of a statement and go on behind them."""
-        reading = self._mender.statement([*self._tokens[start:end], *closing])
+        written = self._parameters.expanded(
+            self._file, self._tokens[start:end], islice(self._tokens, end, None)
+        )
+        reading = self._mender.statement([*written, *closing])
         self._at = end
         if reading.rest is not None:
             self._at = bisect_left(self._tokens, reading.rest.start, key=lambda token: token.start)
         if reading.template is None and end - start > 1:
-            first, name = self._tokens[start : start + 2]
+            first, name = written[:2]
             if first.kind in _DECLARERS and (name.kind in WORDS or name.kind in (NAME, STRING)):
                 self._broken.append(name.text.strip('"'))
+                if first.kind == "param":
+                    self._parameters.lose(self._mender.span(name), self._broken[-1])
         return reading.template, reading.tokens
 
     def _block(self, brace: int) -> None:

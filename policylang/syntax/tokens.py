@@ -21,32 +21,37 @@ NUMBER = "NUMBER"
 RANGE = "RANGE"
 ADDRESS = "ADDRESS"
 MAC = "MAC"
+DURATION = "DURATION"  # `1h30m`
+WINDOW = "WINDOW"  # `08:00-18:00`
+DATE = "DATE"  # `2027-01-31`
+MASKED = "MASKED"  # `0x10/0xff`
 PARAMETER = "PARAMETER"
 JUNK = "JUNK"  # stands nowhere
 END = "END"  # after the last token
 RATES = {f"{unit}-rate": unit for unit in ("second", "minute", "hour", "day")}  # `10/second`
+PREFIXES = {f"{side}-prefix": side for side in ("source", "destination")}  # `source/24`
 
 VERBS = frozenset({"allow", "deny", "reject"})
 
 # What a statement starts with.
 STATEMENTS = VERBS | {
     *("include", "zone", "set", "service", "traffic", "rules", "use", "default", "settings"),
-    "helper",
+    *("protect", "native", "param", "helper"),
 }
 LATER_STATEMENTS = frozenset(
     {
         *("masquerade", "snat", "dnat", "redirect", "netmap", "clamp", "mark", "untracked"),
-        *("offload", "protect", "param", "host", "test", "expect", "native"),
+        *("offload", "host", "test", "expect"),
     }
 )
-LATER_CONDITIONS = frozenset(
+CONDITIONS = frozenset(
     {
         *("limit", "max", "over", "user", "group", "cgroup", "mac", "source", "during", "until"),
         *("mark", "dscp", "size", "ipv4", "ipv6"),
     }
 )
-LATER_OPTIONS = frozenset({"add", "also"})
-LATER_SETTINGS = frozenset({"on-reload", "log-limit", "time", "counters"})
+OPTIONS = frozenset({"log", "name", "add", "also"})
+SETTINGS = frozenset({"essentials", "invalid", "on-reload", "log-limit", "time", "counters"})
 
 # Words that hold a statement together; where one of them stands instead of a name, the name is
 # missing rather than badly chosen.
@@ -57,8 +62,8 @@ JOINTS = frozenset(
 RESERVED = (
     STATEMENTS
     | LATER_STATEMENTS
-    | LATER_CONDITIONS
-    | LATER_OPTIONS
+    | CONDITIONS
+    | OPTIONS
     | JOINTS
     | {"any", "self", "broadcast", "multicast", "all", "port"}
     | {"tcp", "udp", "sctp", "dccp", "icmp", "icmpv6", "protocol"}
@@ -72,6 +77,8 @@ UNRESERVED = frozenset(
     {
         *("level", "none", "burst", "on", "off", "drop", "accept", "data", "warn", "time"),
         *("answers", "assign", "match", "family", "modules", "nat", "faults"),
+        *("timeout", "column", "connections", "per", "destination", "for", "established", "ipsec"),
+        *("against", "keep", "cut", "utc", "local"),
     }
 )
 
@@ -95,6 +102,11 @@ _RUN = re.compile(
        | (?P<NUMBER>{_NUMBER})
        | (?P<RANGE>{_NUMBER}-{_NUMBER})
        | [0-9]{{1,18}}/(?P<RATE>second|minute|hour|day)
+       | (?P<PREFIX>source|destination)/[0-9]{{1,3}}
+       | (?P<MASKED>{_NUMBER}/{_NUMBER})
+       | (?P<DURATION>(?:[0-9]{{1,9}}[smhdw])+)
+       | (?P<WINDOW>[0-9]{{1,2}}:[0-9]{{2}}-[0-9]{{1,2}}:[0-9]{{2}})
+       | (?P<DATE>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})
        | (?P<MAC>[0-9A-Fa-f]{{2}}(?::[0-9A-Fa-f]{{2}}){{5}})
        | (?P<ADDRESS>[0-9][^:]*\..* | [^:$]*:[^:]*:.*)
        | (?P<PARAMETER>\$[A-Za-z][A-Za-z0-9_-]*)""",
@@ -102,13 +114,16 @@ _RUN = re.compile(
 )
 
 
-def _kind_of(text: str) -> str:
+def kind_of(text: str) -> str:
+    """The kind of a token that is neither a string nor a mark."""
     match = _RUN.fullmatch(text)
     if match is None:
         return JUNK
     group = match.lastgroup or JUNK
     if group == "RATE":
         return f"{match['RATE']}-rate"
+    if group == "PREFIX":
+        return f"{match['PREFIX']}-prefix"
     return text if group == "NAME" and text in WORDS else group
 
 
@@ -137,7 +152,7 @@ def read_tokens(file: SourceFile, report: Report) -> list[Token]:
             continue
         kind = kinds.get(text)
         if kind is None:
-            kind = kinds[text] = _kind_of(text)
+            kind = kinds[text] = kind_of(text)
         tokens.append(Token(kind, text, start, end))
     tokens.append(Token(END, "", len(file.text), len(file.text)))
     return tokens

@@ -7,64 +7,159 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from policylang.source import Span
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    span: Span = field(compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Name(Node):
-    """A name that is declared or referred to; `quoted` where it stood in quotes."""
-
-    text: str
-    quoted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Text(Node):
-    """A string in quotes."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Number(Node):
-    """A decimal or 0x number."""
-
-    value: int
-
-
-@dataclass(frozen=True, slots=True)
-class NumberRange(Node):
-    """`low-high`, as written: not checked for order."""
-
-    low: int
-    high: int
-
-
-@dataclass(frozen=True, slots=True)
-class Address(Node):
-    """An address, a prefix or a range of addresses, as written: not checked."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class FileList(Node):
-    """`file "PATH"`."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Keyword(Node):
-    """A word of the language that stands for itself: any, self, broadcast, multicast, all."""
-
-    text: str
-
+from policylang.syntax.clauses import (
+    AddOption as AddOption,
+)
+from policylang.syntax.clauses import (
+    AlsoOption as AlsoOption,
+)
+from policylang.syntax.clauses import (
+    CgroupCondition as CgroupCondition,
+)
+from policylang.syntax.clauses import (
+    Condition as Condition,
+)
+from policylang.syntax.clauses import (
+    ConnectionsCondition as ConnectionsCondition,
+)
+from policylang.syntax.clauses import (
+    CountersSetting as CountersSetting,
+)
+from policylang.syntax.clauses import (
+    DscpCondition as DscpCondition,
+)
+from policylang.syntax.clauses import (
+    DuringCondition as DuringCondition,
+)
+from policylang.syntax.clauses import (
+    EssentialsSetting as EssentialsSetting,
+)
+from policylang.syntax.clauses import (
+    FamilyCondition as FamilyCondition,
+)
+from policylang.syntax.clauses import (
+    InvalidSetting as InvalidSetting,
+)
+from policylang.syntax.clauses import (
+    IpsecCondition as IpsecCondition,
+)
+from policylang.syntax.clauses import (
+    LimitCondition as LimitCondition,
+)
+from policylang.syntax.clauses import (
+    LogLimitSetting as LogLimitSetting,
+)
+from policylang.syntax.clauses import (
+    LogOption as LogOption,
+)
+from policylang.syntax.clauses import (
+    MacCondition as MacCondition,
+)
+from policylang.syntax.clauses import (
+    MarkCondition as MarkCondition,
+)
+from policylang.syntax.clauses import (
+    NameOption as NameOption,
+)
+from policylang.syntax.clauses import (
+    OnReloadSetting as OnReloadSetting,
+)
+from policylang.syntax.clauses import (
+    Option as Option,
+)
+from policylang.syntax.clauses import (
+    OwnerCondition as OwnerCondition,
+)
+from policylang.syntax.clauses import (
+    Per as Per,
+)
+from policylang.syntax.clauses import (
+    RateNode as RateNode,
+)
+from policylang.syntax.clauses import (
+    Setting as Setting,
+)
+from policylang.syntax.clauses import (
+    SettingsNode as SettingsNode,
+)
+from policylang.syntax.clauses import (
+    SizeCondition as SizeCondition,
+)
+from policylang.syntax.clauses import (
+    SourcePortCondition as SourcePortCondition,
+)
+from policylang.syntax.clauses import (
+    TimeSetting as TimeSetting,
+)
+from policylang.syntax.clauses import (
+    UntilCondition as UntilCondition,
+)
+from policylang.syntax.helper_nodes import (
+    AssignItem as AssignItem,
+)
+from policylang.syntax.helper_nodes import (
+    ExpectItem as ExpectItem,
+)
+from policylang.syntax.helper_nodes import (
+    FamilyItem as FamilyItem,
+)
+from policylang.syntax.helper_nodes import (
+    FaultsItem as FaultsItem,
+)
+from policylang.syntax.helper_nodes import (
+    HelperDecl as HelperDecl,
+)
+from policylang.syntax.helper_nodes import (
+    HelperDeclItem as HelperDeclItem,
+)
+from policylang.syntax.helper_nodes import (
+    MatchItem as MatchItem,
+)
+from policylang.syntax.helper_nodes import (
+    ModulesItem as ModulesItem,
+)
+from policylang.syntax.helper_nodes import (
+    NatItem as NatItem,
+)
+from policylang.syntax.leaves import (
+    Address as Address,
+)
+from policylang.syntax.leaves import (
+    Date as Date,
+)
+from policylang.syntax.leaves import (
+    Duration as Duration,
+)
+from policylang.syntax.leaves import (
+    FileList as FileList,
+)
+from policylang.syntax.leaves import (
+    Keyword as Keyword,
+)
+from policylang.syntax.leaves import (
+    MacAddress as MacAddress,
+)
+from policylang.syntax.leaves import (
+    Masked as Masked,
+)
+from policylang.syntax.leaves import (
+    Name as Name,
+)
+from policylang.syntax.leaves import (
+    Node as Node,
+)
+from policylang.syntax.leaves import (
+    Number as Number,
+)
+from policylang.syntax.leaves import (
+    NumberRange as NumberRange,
+)
+from policylang.syntax.leaves import (
+    Text as Text,
+)
+from policylang.syntax.leaves import (
+    TimeWindow as TimeWindow,
+)
 
 # --- declarations ---------------------------------------------------------------------------
 
@@ -72,6 +167,19 @@ class Keyword(Node):
 @dataclass(frozen=True, slots=True)
 class Include(Node):
     path: Text
+
+
+ParamValue = (
+    Name | NumberRange | Number | Address | MacAddress | Duration | TimeWindow | Date | Masked
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ParamDecl(Node):
+    """`param NAME [= values]`; without values it has to be set from outside."""
+
+    name: Name
+    values: tuple[ParamValue, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +202,26 @@ class ZoneDecl(Node):
     items: tuple[InterfaceItem | NetworkItem, ...]
 
 
-SetElement = Address | Number | NumberRange | FileList | Name
+SetElement = Address | Number | NumberRange | MacAddress | FileList | Name
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicNode(Node):
+    """`dynamic [timeout 1h] [size 65535]`."""
+
+    timeout: Duration | None
+    size: Number | None
 
 
 @dataclass(frozen=True, slots=True)
 class SetDecl(Node):
-    """`set NAME = elements [except exceptions]`; `set NAME =` with nothing behind is empty."""
+    """`set NAME = elements [except exceptions]` or `set NAME = dynamic …`.
+
+    `set NAME =` with nothing behind is empty.
+    """
 
     name: Name
+    dynamic: DynamicNode | None
     elements: tuple[SetElement, ...]
     exceptions: tuple[SetElement, ...]
 
@@ -152,7 +272,12 @@ class WarnItem(Node):
     text: Text
 
 
-ServiceItem = PortsItem | IcmpItem | ProtocolItem | HelperItem | DataItem | WarnItem
+@dataclass(frozen=True, slots=True)
+class AnswersItem(Node):
+    """`answers from any`: answers come from elsewhere than where the question went."""
+
+
+ServiceItem = PortsItem | IcmpItem | ProtocolItem | HelperItem | DataItem | AnswersItem | WarnItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,38 +359,18 @@ class Place(Node):
 
 
 @dataclass(frozen=True, slots=True)
-class RateNode(Node):
-    """`10/second burst 5`; burst None where not said."""
-
-    count: int
-    unit: str
-    burst: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class LogOption(Node):
-    """`log ["PREFIX"] [level info] [group 5] [limit RATE | limit none]`."""
-
-    prefix: Text | None
-    level: Name | None
-    group: Number | None
-    limit: RateNode | Keyword | None  # Keyword: none
-
-
-@dataclass(frozen=True, slots=True)
-class NameOption(Node):
-    text: Text
-
-
-@dataclass(frozen=True, slots=True)
 class RuleNode(Node):
-    """`allow|deny|reject WHAT [PLACE] [with ANSWERS] [OPTIONS]`; `place` None where unsaid."""
+    """`allow|deny|reject WHAT [PLACE] [with ANSWERS] [CONDITIONS] [OPTIONS]`.
+
+    `place` is None where unsaid.
+    """
 
     verb: str
     what: tuple[WhatElement, ...]
     place: Place | None
     answers: tuple[Name, ...]
-    options: tuple[LogOption | NameOption, ...]
+    conditions: tuple[Condition, ...]
+    options: tuple[Option, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,88 +401,34 @@ class DefaultNode(Node):
     verb: str
     direction: str
     answers: tuple[Name, ...]
-    options: tuple[LogOption | NameOption, ...]
+    options: tuple[Option, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class EssentialsSetting(Node):
-    value: str  # on, off
-
-
-@dataclass(frozen=True, slots=True)
-class InvalidSetting(Node):
-    value: str  # drop, accept
-    log: LogOption | None
-
-
-@dataclass(frozen=True, slots=True)
-class SettingsNode(Node):
-    items: tuple[EssentialsSetting | InvalidSetting, ...]
-
-
-# --- the catalogue's own --------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class AssignItem(Node):
-    """`assign "ftp" tcp`."""
-
-    kernel_name: Text
-    protocol: str
-
-
-@dataclass(frozen=True, slots=True)
-class MatchItem(Node):
-    """`match "RAS", "Q.931"`."""
-
-    kernel_names: tuple[Text, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ExpectItem(Node):
-    """`expect tcp, udp from client, server`."""
-
-    protocols: tuple[Name, ...]
-    openers: tuple[Name, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FamilyItem(Node):
-    """`family ipv4, ipv6`."""
-
-    families: tuple[Keyword, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ModulesItem(Node):
-    """`modules "nf_conntrack_ftp"`."""
-
-    names: tuple[Text, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class NatItem(Node):
-    """`nat "nf_nat_ftp"`."""
-
-    names: tuple[Text, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FaultsItem(Node):
-    """`faults`: the helper has a record of kernel vulnerabilities."""
-
-
-HelperDeclItem = (
-    AssignItem | MatchItem | ExpectItem | FamilyItem | ModulesItem | NatItem | FaultsItem
-)
-
-
-@dataclass(frozen=True, slots=True)
-class HelperDecl(Node):
-    """`helper NAME { … }`, in the catalogue alone."""
+class Protection(Node):
+    """`spoofing`, `syn-flood limit 50/second`."""
 
     name: Name
-    items: tuple[HelperDeclItem, ...]
+    rate: RateNode | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectNode(Node):
+    """`protect from X against PROTECTIONS [OPTIONS]`."""
+
+    source: EndListNode
+    protections: tuple[Protection, ...]
+    options: tuple[Option, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NativeNode(Node):
+    """`native nft input "LINE" [ipv4|ipv6]`."""
+
+    target: Name
+    chain: Name
+    text: Text
+    family: str | None
 
 
 Statement = (
@@ -392,6 +443,9 @@ Statement = (
     | RulesDecl
     | DefaultNode
     | SettingsNode
+    | ProtectNode
+    | NativeNode
+    | ParamDecl
     | HelperDecl
 )
 
@@ -411,7 +465,7 @@ class Document:
 class ListFile:
     """What a list file holds, as ranges in the numbering of `packets.values`.
 
-    `kind` is `address`, `port`, or None for a file without elements.
+    `kind` is `address`, `port`, `mac` (48-bit numbers), or None for a file without elements.
     """
 
     kind: str | None
@@ -423,16 +477,19 @@ class Loaded:
     """A policy and all that it includes or names, read and parsed.
 
     `statements` are in reading order, without `include`. `lists` is keyed by the name of the
-    file that says `file "PATH"` and by PATH; one that could not be read is missing (and was
+    file that says `file "PATH"` and by what it says; one that could not be read is missing (and was
     reported). `services` are those of the catalogue that the policy names, directly or by a
     group, and does not declare; `known_services` are the names of all there are. `helpers`
     are the catalogue's, empty where nothing needs one. `broken` are the names of statements
-    that could not be read, in all files.
+    that could not be read, in all files. `sets` and `known_sets` are the catalogue's groups of
+    addresses, as `services` and `known_services` are its services.
     """
 
     statements: tuple[Statement, ...]
-    lists: dict[tuple[str, str], ListFile]
+    lists: dict[tuple[str, FileList], ListFile]
     services: dict[str, ServiceDecl | ServiceGroup]
     known_services: tuple[str, ...]
     helpers: dict[str, HelperDecl]
     broken: tuple[str, ...] = ()
+    sets: dict[str, SetDecl] = field(default_factory=dict)
+    known_sets: tuple[str, ...] = ()

@@ -17,21 +17,49 @@ _TERMINALS: dict[str, tuple[str, ...]] = {
     "DROP_ACCEPT": ("drop", "accept"),
     "NONE": ("none",),
     "FAMILY": ("ipv4", "ipv6"),
+    "SIDE": ("source", "destination"),
+    "OVER": ("over",),
+    "MAX_OVER": ("max", "over"),
+    "OWNER": ("user", "group"),
+    "EXCEPT": ("except",),
+    "KEEP_CUT": ("keep", "cut"),
+    "UTC_LOCAL": ("utc", "local"),
 }
 _FREE = {
     "QUOTED": "a text in quotes",
     "NUMBER": "a number",
+    "LOW": "a range",
     "COUNT": "a rate such as `10/second`",
     "ADDRESS": "an address",
+    "MAC": "a MAC address",
+    "DURATION": "a time such as `1h30m`",
+    "WINDOW": "hours such as `08:00-18:00`",
+    "DATE": "a day such as `2027-01-31`",
+    "MASKED": "a mark with its mask",
 }
+_IMPLIED = {"PREFIXED_SIDE": "SIDE"}  # terminals that go without saying beside another one
 
 # Several terminals that have a name together.
 _GROUPS: tuple[tuple[str, frozenset[str]], ...] = (
     ("a place", frozenset({"inbound", "outbound", "from", "to"})),
-    ("an option", frozenset({"log", "name"})),
+    (
+        "a condition",
+        frozenset(
+            {
+                *("limit", "MAX_OVER", "OWNER", "cgroup", "mac", "source", "during", "until"),
+                *("mark", "dscp", "size", "FAMILY", "EXCEPT", "ipsec"),
+            }
+        ),
+    ),
+    ("an option", frozenset({"log", "name", "add", "also"})),
+    (
+        "a setting",
+        frozenset({"essentials", "invalid", "on-reload", "log-limit", "time", "counters"}),
+    ),
     (
         "an item such as `tcp 80`",
-        frozenset({"PORTS_PROTOCOL", "ICMP_PROTOCOL", "protocol", "helper", "data", "warn"}),
+        frozenset({"PORTS_PROTOCOL", "ICMP_PROTOCOL", "protocol", "helper", "data", "warn"})
+        | {"answers"},
     ),
     (
         'an item such as `match "ftp"`',
@@ -53,17 +81,42 @@ _ELEMENTS = {
     "level": "a log level",
     "use": "a group of rules",
     "service": "a service",
+    "user": "a user's name or number",
+    "group": "a group's name or number",
+    "mac": "a MAC address or a set of them",
+    "port": "a port, a range or a set of ports",
+    "during": "hours or days of the week",
+    "dscp": "a DSCP code point",
+    "add": "a dynamic set",
+    "against": "a protection",
+    "native": "a target",
+    "param": "a value",
 }
 _ELEMENT_TERMINALS = frozenset(
-    ("WORD", "QUOTED", "NUMBER", "LOW", "ADDRESS", "END_WORD", "TYPE_WORD", "PROTOCOL_WORD")
+    {
+        *("WORD", "QUOTED", "NUMBER", "LOW", "ADDRESS", "END_WORD", "TYPE_WORD", "PROTOCOL_WORD"),
+        *("MAC", "DURATION", "WINDOW", "DATE", "MASKED"),
+    }
 )
-_DECLARERS = frozenset({"zone", "set", "service", "rules", "helper"})
+_DECLARERS = frozenset({"zone", "set", "service", "rules", "helper", "param"})
 
 _OTHER_LANGUAGES = {
     **dict.fromkeys(("accept", "permit", "pass", "open"), "allow"),
     **dict.fromkeys(("drop", "block", "ban", "discard"), "deny"),
     "refuse": "reject",
     "policy": "default",
+    **dict.fromkeys(("uid", "owner", "uid-owner"), "user"),
+    **dict.fromkeys(("gid", "gid-owner"), "group"),
+    **dict.fromkeys(("rate", "ratelimit"), "limit"),
+    **dict.fromkeys(("comment", "label"), "name"),
+    **dict.fromkeys(("tos", "dsfield"), "dscp"),
+    **dict.fromkeys(("length", "pktlen"), "size"),
+    **dict.fromkeys(("yes", "true", "enabled"), "on"),
+    **dict.fromkeys(("no", "false", "disabled"), "off"),
+    **dict.fromkeys(("deny", "reject"), "drop"),
+    "allow": "accept",
+    "variable": "param",
+    "define": "param",
 }
 
 _LONGEST = 40  # characters of the user's text in a message
@@ -83,7 +136,7 @@ def expected_words(expected: frozenset[str], before: Sequence[Token]) -> str:
 
     `expected` are terminals of the grammar.
     """
-    left = set(expected)
+    left = set(expected) - {name for name, beside in _IMPLIED.items() if beside in expected}
     phrases = []
     if "WORD" in left:
         phrases.append(element_words(expected, before))
@@ -121,6 +174,8 @@ def element_words(expected: frozenset[str], before: Sequence[Token]) -> str:
         return "an address, a number, a set or `file`"
     if before and before[-1].kind in _DECLARERS:
         return "a name"
+    if len(before) > 1 and before[-2].kind == "native":
+        return "a chain"
     for token in reversed(before):
         if token.kind in _ELEMENTS:
             return _ELEMENTS[token.kind]
@@ -149,44 +204,3 @@ def words_of(expected: frozenset[str]) -> set[str]:
     for terminal in expected:
         words.update(_TERMINALS.get(terminal, (terminal,) if terminal.islower() else ()))
     return words
-
-
-def hint(before: str, found: str) -> str | None:
-    """How to mend a mistake that is often made, by the kinds of two tokens."""
-    match before, found:
-        case "outbound", "from":
-            return "`outbound` is what this host sends; otherwise write `from X to Y`"
-        case _:
-            return None
-
-
-def junk_words(token: Token) -> tuple[str, str | None]:
-    """What is wrong with a token that stands nowhere, and how to mend it."""
-    text = token.text
-    if text == ";":
-        return "`;` separates nothing", "statements end by themselves: leave it out"
-    if text == "-":
-        return "a `-` that stands alone", "write a range without blanks: `1024-65535`"
-    if text.isspace():
-        return f"{quoted(text)} is not a blank", "use ordinary blanks between words"
-    if not text.isascii():
-        return (
-            f"{quoted(text)} holds characters that no name has",
-            "names are letters from a to z, digits, `_` and `-`; other texts stand in quotes",
-        )
-    if len(text) == 1:
-        return f"{quoted(text)} means nothing here", None
-    if text[0] == "$":
-        return f"{quoted(text)} is not the name of a parameter", None
-    if "." in text and text[0].isalpha() and text[-1].isalpha():
-        return (
-            f"{quoted(text)} is neither a name nor an address",
-            "host names are not looked up; write the address",
-        )
-    if any(c.isalpha() for c in text):
-        return (
-            f"{quoted(text)} is neither a name, a number nor an address",
-            "names are letters, digits, `_` and `-` and start with a letter; "
-            "put other names, of interfaces say, in quotes",
-        )
-    return f"{quoted(text)} is neither a number nor an address", None

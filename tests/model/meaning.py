@@ -13,6 +13,7 @@ from policylang.lower.stateful import lower
 from policylang.model.check import check
 from policylang.model.resolve import resolve
 from policylang.model.types import Policy
+from policylang.pipeline import native_chains
 from policylang.syntax.loader import load_text
 
 COMMENT = "  # "
@@ -21,7 +22,7 @@ COMMENT = "  # "
 def resolved(text: str) -> Policy:
     """The policy that a text means; fails where it has errors."""
     report = Report()
-    policy = resolve(load_text(text, "p.policy", Folder(), report), report)
+    policy = resolve(load_text(text, "p.policy", Folder(), report), report, native_chains())
     assert not report.has_errors, [d.message for d in report.diagnostics]
     return policy
 
@@ -33,7 +34,7 @@ def lowered(text: str) -> Ruleset:
 def warned(text: str) -> list[str]:
     """The codes of the warnings, in order."""
     report = Report()
-    policy = resolve(load_text(text, "p.policy", Folder(), report), report)
+    policy = resolve(load_text(text, "p.policy", Folder(), report), report, native_chains())
     assert not report.has_errors
     lower(check(policy, report), report)
     return [d.code for d in report.in_order()]

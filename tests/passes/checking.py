@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from random import Random
+from typing import get_args
 
 from policylang.diagnostics import Report
 from policylang.ir import actions as ir
 from policylang.ir.capabilities import Capabilities
 from policylang.ir.dump import dump
-from policylang.ir.ruleset import Chain, Lookup, Ruleset, entry_cube
+from policylang.ir.ruleset import Chain, Lookup, Rule, Ruleset, entry_cube
 from policylang.ir.stages import Stage
 from policylang.ir.verify import verify
 from policylang.optimise import Pass
@@ -28,7 +30,7 @@ ANYTHING = Capabilities(
     fields=dict.fromkeys(Stage, frozenset(Field)),
     actions=dict.fromkeys(
         Stage,
-        (ir.Accept, ir.Drop, ir.Reject, ir.Jump, ir.Log, ir.AssignHelper, ir.Leave),
+        get_args(ir.Action),
     ),
     log_prefix_bytes=127,
     log_group_prefix_bytes=127,
@@ -38,7 +40,12 @@ ANYTHING = Capabilities(
 def complaint(before: Ruleset, one: Pass, seed: int) -> str | None:
     """What is wrong with what a pass makes of a ruleset, None where nothing is found."""
     after = one(before, Report())
-    return _malformed(after) or _made_up_flags(before, after) or _changed(before, after, seed)
+    return (
+        _malformed(after)
+        or _made_up_flags(before, after)
+        or _counted_apart(before, after)
+        or _changed(before, after, seed)
+    )
 
 
 def smallest(before: Ruleset, one: Pass, seed: int) -> Ruleset:
@@ -75,20 +82,35 @@ def _less_one_rule(ruleset: Ruleset) -> list[Ruleset]:
 
 
 def _changed(before: Ruleset, after: Ruleset, seed: int) -> str | None:
-    for packet in packets(before, Random(seed), PACKETS):
+    random = Random(seed)
+    guards = sorted({g for r in _guarded(before) for g in r.guards}, key=str)
+    for packet in packets(before, random, PACKETS):
         for base in before.bases:
-            for guards_hold in (True, False):
+            some = {guard for guard in guards if random.random() < 0.6}
+            for holding in ({*guards}, set[ir.Guard](), some):
                 was, now = (
-                    evaluate(r, base.stage, base.path, packet, guards_hold=guards_hold)
+                    evaluate(r, base.stage, base.path, packet, guards_hold=holding.__contains__)
                     for r in (before, after)
                 )
                 if was != now:
-                    rates = "hold" if guards_hold else "are exceeded"
                     return (
-                        f"on {base.stage.value} {base.path.value}, where rates {rates}, the fate "
-                        f"of {_shown(packet)} was {was} and is {now}"
+                        f"on {base.stage.value} {base.path.value}, where {holding or 'no guards'} "
+                        f"hold, the fate of {_shown(packet)} was {was} and is {now}"
                     )
     return None
+
+
+def _guarded(ruleset: Ruleset) -> list[Rule]:
+    items = (item for chain in ruleset.chains for item in chain.items)
+    return [item for item in items if isinstance(item, Rule) and item.guards]
+
+
+def _counted_apart(before: Ruleset, after: Ruleset) -> str | None:
+    """A rate in two places holds twice, and one for two rules holds once for both."""
+    was, now = (
+        Counter((r.guards, r.action) for r in _guarded(ruleset)) for ruleset in (before, after)
+    )
+    return f"a rule is there more often than before: {now - was}" if now - was else None
 
 
 def _shown(packet: Packet) -> str:

@@ -13,14 +13,25 @@ from random import Random
 from policylang.ir.actions import (
     Accept,
     Action,
+    AddToSet,
     Answer,
     AssignHelper,
+    ConnectionsGuard,
     Drop,
+    End,
+    Guard,
     Jump,
     Leave,
     Log,
+    MarkGuard,
+    Native,
+    OwnerGuard,
+    Per,
     RateGuard,
     Reject,
+    RememberAsker,
+    RememberQuestion,
+    TimeGuard,
 )
 from policylang.ir.origin import Origin, Why
 from policylang.ir.ruleset import Base, Chain, Item, Rule, Ruleset
@@ -28,8 +39,10 @@ from policylang.ir.stages import Path, Stage
 from policylang.packets.cube import EVERYTHING, Cube, Packet
 from policylang.packets.fields import (
     ADDRESS_FIELDS,
+    DADDR_TESTS,
     FAMILY_ADDRESSES,
     REQUIRES,
+    SADDR_TESTS,
     UNIVERSE,
     Field,
     State,
@@ -56,6 +69,9 @@ PALETTES: tuple[tuple[tuple[Field, ...], int], ...] = (
     ((Field.CT_STATE, Field.CT_HELPER, Field.IIF, Field.L4PROTO), 3),
     ((Field.CT_STATE, Field.OIF, Field.SADDR), 2),
     ((Field.OIF, Field.DADDR, Field.DADDR_TYPE), 2),
+    ((Field.CT_STATE, Field.CT_DIRECTION, Field.SADDR), 3),
+    ((Field.SADDR_TEST_0, Field.DADDR_TEST_0, Field.SADDR_TEST_1, Field.DPORT), 2),
+    ((Field.IIF, Field.SMAC, Field.DSCP, Field.SIZE), 2),
     (tuple(Field), 4),
 )
 
@@ -67,9 +83,30 @@ PORTS = (*((n, n) for n in range(20, 31)), (80, 80), (443, 443), (0, 1023), (102
 PORTED = ((6, 6), (6, 6), (17, 17), (132, 132))
 PROTOCOLS = (*PORTED, (1, 1), (2, 2), (47, 47), (58, 58), (0, 255))
 TYPES = ((8, 8), (0, 7), (9, 255), (3, 3), (128, 128), (0, 127), (129, 255), (133, 136))
+MACS = tuple((n, n) for n in (0x02_00_00_00_00_01, 0x02_00_00_00_00_02, 0x52_54_00_00_00_09))
+CODE_POINTS = ((0, 0), (10, 10), (46, 46), (8, 15))
+SIZES = ((0, 100), (101, 1500), (40, 40), (1281, 65535))
 WHYS = (*(Why.WRITTEN,) * 6, Why.IMPLIED_REPLY, Why.ESSENTIAL, Why.LOOPBACK)
 
 LOG_ACTIONS = (Log("a"), Log("b", level="info"), Log("c", group=3))
+PASSING: tuple[Action, ...] = (
+    *LOG_ACTIONS,
+    AddToSet("seen", End.SOURCE, 3600),
+    AddToSet("seen", End.DESTINATION, None),
+    RememberQuestion(10),
+    RememberAsker(10),
+    Native("nft", "drop", None),
+)
+GUARDS: tuple[tuple[Guard, ...], ...] = (
+    (RateGuard(10, "second", 5),),
+    (RateGuard(10, "second", 5, over=True, per=Per(End.SOURCE)),),
+    (ConnectionsGuard(8),),
+    (MarkGuard(1, 0xFF),),
+    (TimeGuard(Ranges.between(0, 86_399), is_local=False),),
+    (MarkGuard(2, 0xFF), RateGuard(4, "minute", 5)),
+    (OwnerGuard("user", Ranges.of(1000), ("alice",)), ConnectionsGuard(2, over=True)),
+    (MarkGuard(1, 0xFF), ConnectionsGuard(8), RateGuard(10, "second", 5)),
+)
 VERDICTS: tuple[Action, ...] = (
     Accept(),
     Drop(),
@@ -119,10 +156,10 @@ class _Maker:
 
     def _rule(self, jumps: list[str]) -> Rule:
         random = self.random
-        guards = (RateGuard(10, "second", 5),) if random.random() < self.guarded else ()
+        guards = random.choice(GUARDS) if random.random() < self.guarded else ()
         action: Action = random.choice(self.verdicts)
         if random.random() < self.talkative:
-            others: list[Action] = [*LOG_ACTIONS, *(Jump(name) for name in jumps)]
+            others: list[Action] = [*PASSING, *(Jump(name) for name in jumps)]
             action = random.choice(others)
         return Rule(self._cube(), action, guards, _origins(random.choice(WHYS)))
 
@@ -185,6 +222,26 @@ class _Maker:
             case Field.TCP_FLAGS:
                 mask = random.choice((0x02, 0x04, 0x12, 0x17))
                 return with_flags(mask, random.randrange(256) & mask)
+            case Field.SMAC:
+                return Ranges.merged(random.choice(MACS) for _ in range(count))
+            case Field.DSCP:
+                return Ranges.merged(random.choice(CODE_POINTS) for _ in range(count))
+            case Field.SIZE:
+                return Ranges.merged(random.choice(SIZES) for _ in range(count))
+            case Field.SADDR_TYPE:
+                return Ranges.of(*(random.randint(1, 5) for _ in range(count)))
+            case (
+                Field.CT_DIRECTION
+                | Field.IPSEC
+                | Field.REVERSE_PATH
+                | Field.SOURCE_ROUTED
+                | Field.ANSWER
+                | Field.TO_ASKER
+            ):
+                return Ranges.of(random.randint(0, 1))
+            case _:
+                assert field in (*SADDR_TESTS, *DADDR_TESTS)
+                return Ranges.of(random.randint(0, 1))
 
 
 def _origins(why: Why) -> tuple[Origin, ...]:
@@ -218,7 +275,10 @@ def _actions(item: Item) -> tuple[Action, ...]:
 
 
 def packets(ruleset: Ruleset, random: Random, count: int) -> Iterator[Packet]:
-    """Packets that meet rules of a ruleset, or would but for a field or two."""
+    """Packets that meet rules of a ruleset, or would but for a field or two.
+
+    They have the fields that the rules speak of.
+    """
     cubes = [item.cube for chain in ruleset.chains for item in chain.items]
     edges = _edges(cubes)
     for _ in range(count):
@@ -231,15 +291,16 @@ def packets(ruleset: Ruleset, random: Random, count: int) -> Iterator[Packet]:
 
 
 def _edges(cubes: Iterable[Cube]) -> dict[Field, tuple[int, ...]]:
-    """The values at both sides of every border, field by field."""
-    found: dict[Field, set[int]] = {field: set() for field in Field}
+    """The values at both sides of every border, for each field that cubes speak of."""
+    found: dict[Field, set[int]] = {Field.FAMILY: set()}
     for cube in cubes:
         for field, values in cube:
+            near = found.setdefault(field, set())
             for low, high in values:
-                found[field] |= {low - 1, low, high, high + 1}
-    for field, values in UNIVERSE.items():
-        found[field] |= {end for pair in values for end in pair}
-    return {f: tuple(sorted(n for n in found[f] if n in UNIVERSE[f])) for f in Field}
+                near |= {low - 1, low, high, high + 1}
+    for field, near in found.items():
+        near |= {end for pair in UNIVERSE[field] for end in pair}
+    return {f: tuple(sorted(n for n in found[f] if n in UNIVERSE[f])) for f in sorted(found)}
 
 
 def _packet(
@@ -247,7 +308,7 @@ def _packet(
 ) -> Packet:
     """A packet as close to what is wanted as a packet can be."""
     packet: dict[Field, int] = {}
-    for field in Field:
+    for field in edges:
         if any(f is field and packet[needs] not in held for f, needs, held in REQUIRES):
             continue
         can = UNIVERSE[field]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from policylang.packets.cube import Packet
 from policylang.packets.fields import (
+    BOOLEAN,
     DCCP,
     FAMILY_ADDRESSES,
     ICMP,
@@ -79,6 +80,11 @@ CELLS: dict[Field, tuple[Ranges, ...]] = {
     Field.ICMP_TYPE: cells_of(Field.ICMP_TYPE, Ranges.of(8)),
     Field.ICMPV6_TYPE: cells_of(Field.ICMPV6_TYPE, Ranges.of(128), Ranges.between(133, 136)),
     Field.TCP_FLAGS: cells_of(Field.TCP_FLAGS, with_flags(TCP_RST, TCP_RST)),
+    Field.SMAC: cells_of(Field.SMAC, Ranges.of(0x02_00_00_00_00_01)),
+    Field.DSCP: cells_of(Field.DSCP, Ranges.of(46), Ranges.of(8, 10)),
+    Field.SIZE: cells_of(Field.SIZE, Ranges.between(0, 100)),
+    Field.SADDR_TYPE: cells_of(Field.SADDR_TYPE, Ranges.of(2)),
+    **{field: cells_of(field, Ranges.of(1)) for field in Field if UNIVERSE[field] == BOOLEAN},
 }
 
 
@@ -109,6 +115,10 @@ PALETTES = (
     (Field.IIF, Field.OIF, Field.CT_STATE),
     (Field.CT_STATE, Field.CT_HELPER, Field.DPORT),
     (Field.OIF, Field.DADDR, Field.DADDR_TYPE),
+    (Field.CT_STATE, Field.CT_DIRECTION, Field.SADDR),
+    (Field.FAMILY, Field.SADDR_TEST_0, Field.DADDR_TEST_0),
+    (Field.IIF, Field.SADDR_TYPE, Field.REVERSE_PATH, Field.IPSEC),
+    (Field.SMAC, Field.DSCP, Field.SIZE),
 )
 
 

@@ -7,15 +7,20 @@ reasons are paragraphs of LANGUAGE.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from policylang.model.types import (
     AddressEnd,
+    AddTo,
     Answer,
     AnyEnd,
+    Conditions,
+    Default,
     Direction,
+    DynamicEnd,
     End,
     EndElement,
     EndList,
@@ -23,10 +28,16 @@ from policylang.model.types import (
     Group,
     GroupEnd,
     InvalidPolicy,
+    IpsecEnd,
+    Owners,
     Policy,
     PolicyRule,
+    Protect,
+    Protection,
     RejectWith,
     SelfEnd,
+    Side,
+    SuffixEnd,
     Traffic,
     Verb,
     Zone,
@@ -65,6 +76,11 @@ LISTENER_REPORTS = (130, 131, 132, 143)
 EPHEMERAL = range(32768, 60999 + 1)
 UNPRIVILEGED = range(1024, 65535 + 1)
 
+FIN, SYN, RST, PSH, ACK, URG = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+
+# 7: link-local for neighbour discovery and 0.0.0.0 for DHCP stay; :: is IPv6's 0.0.0.0.
+NEVER_FORGED = (ip_network("0.0.0.0/32"), ip_network("::/128"), ip_network("fe80::/10"))
+
 
 @dataclass(frozen=True, slots=True)
 class Packet:
@@ -73,6 +89,9 @@ class Packet:
     `iif` is None for what this host's own processes send, `oif` None for what is delivered to
     this host. `ports` are the source and the destination port where the protocol has any.
     `helper` is the one that predicted the connection, by the name that the kernel matches.
+    `mac` is the sender's where the packet arrives, `user` and `group` are those of the process
+    that sends it. With `is_reply` it travels against the way its connection was opened.
+    `is_routed_back` tells whether an answer would leave by the interface by which it came.
     """
 
     iif: str | None
@@ -86,6 +105,18 @@ class Packet:
     state: State = State.NEW
     helper: str | None = None
     destination_type: AddressType = AddressType.UNICAST
+    source_type: AddressType = AddressType.UNICAST
+    is_reply: bool = False
+    is_routed_back: bool = True
+    is_source_routed: bool = False
+    is_in_ipsec: bool = False
+    tcp_flags: int = SYN
+    dscp: int = 0
+    size: int = 60
+    mark: int = 0
+    mac: int | None = None
+    user: int | None = None
+    group: int | None = None
 
     @property
     def family(self) -> int:
@@ -108,52 +139,80 @@ class Packet:
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """What else is the case when a packet comes.
+
+    `members` are the addresses in dynamic sets, by the names of these; `now` is in UTC;
+    `within_rates` tells whether all rates and numbers of connections are kept to.
+    """
+
+    members: Mapping[str, frozenset[Address]] = field(default_factory=dict)
+    now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    within_rates: bool = True
+
+
+ANY_MOMENT = Moment()
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a packet, and for which sentence's sake; `answer` where it is rejected."""
+    """What becomes of a packet, and for which sentence's sake; `answer` where it is rejected.
+
+    `adds` are the addresses that are put into dynamic sets, with the names of these.
+    """
 
     accepted: bool
     because: str
     answer: Answer | None = None
+    adds: frozenset[tuple[str, Address]] = frozenset()
 
 
-def decide(policy: Policy, packet: Packet) -> Verdict:
+def decide(policy: Policy, packet: Packet, moment: Moment = ANY_MOMENT) -> Verdict:
     """Return what LANGUAGE.md says of a packet."""
     if LOOPBACK in (packet.iif, packet.oif):
         return Verdict(True, "1.6: loopback")
+    for protect in policy.protections:
+        if _keeps_out(protect, policy, packet, moment):
+            because = f"7: {protect.span.place} {protect.protection}"
+            return Verdict(False, because, None, _added(protect.adds, packet))
     match packet.state:
         case State.ESTABLISHED if not packet.is_echo_request:
-            return Verdict(True, "1.3: established")
+            ban = _ban(policy, packet, moment)
+            return Verdict(True, "1.3: established") if ban is None else _obey(ban, packet)
         case State.RELATED if _is_error(packet):
             return Verdict(True, "1.4: an error about a connection")
-        case State.RELATED if (rule := _rule_that_expects(policy, packet)) is not None:
+        case State.RELATED if _is_reset_of_reject(policy, packet):
+            return Verdict(True, "4: `reject` answers")
+        case State.RELATED if (rule := _rule_that_expects(policy, packet, moment)) is not None:
             return Verdict(True, f"1.4: expected by {_name(rule)}")
         case State.INVALID if packet.direction is not Direction.OUTBOUND:
-            return _decide_invalid(policy, packet)
+            return _decide_invalid(policy, packet, moment)
         case _:
             # 1.2 new and untracked; 1.4 the rest of what is related; 1.6 echo requests, and
             # what is invalid on the way out
-            return _decide_first(policy, packet)
+            return _decide_first(policy, packet, moment)
 
 
 # --- the states ------------------------------------------------------------------------------
 
 
-def _decide_first(policy: Policy, packet: Packet) -> Verdict:
+def _decide_first(policy: Policy, packet: Packet, moment: Moment) -> Verdict:
     """Read the rules as for the first packet of a connection (1.2)."""
     if policy.settings.essentials and _is_essential(packet):
         # 1.7: only a rule that names the ICMP type touches what IP needs.
-        rule = _first_rule(policy, packet, lambda traffic: traffic.names_icmp)
+        rule = _first_rule(policy, packet, moment, lambda traffic: traffic.names_icmp)
         return _obey(rule, packet) if rule else Verdict(True, "1.7: essential")
-    rule = _first_rule(policy, packet, lambda traffic: True)
+    rule = _first_rule(policy, packet, moment, lambda traffic: True)
     if rule is not None:
         return _obey(rule, packet)
     default = policy.defaults[packet.direction]
-    return _verdict(default.verb, default.answer, packet, f"default {packet.direction}")
+    because = f"default {packet.direction}"
+    return _verdict(default.verb, default.answer, default.adds, packet, because)
 
 
-def _decide_invalid(policy: Policy, packet: Packet) -> Verdict:
+def _decide_invalid(policy: Policy, packet: Packet, moment: Moment) -> Verdict:
     """1.6: rules that name an ICMP type are read, then the setting decides."""
-    rule = _first_rule(policy, packet, lambda traffic: traffic.names_icmp)
+    rule = _first_rule(policy, packet, moment, lambda traffic: traffic.names_icmp)
     if rule is not None:
         return _obey(rule, packet)
     return Verdict(policy.settings.invalid is InvalidPolicy.ACCEPT, "1.6: invalid")
@@ -162,6 +221,18 @@ def _decide_invalid(policy: Policy, packet: Packet) -> Verdict:
 def _is_error(packet: Packet) -> bool:
     """1.4: an ICMP or ICMPv6 error about a tracked connection, and no redirect."""
     return packet.is_icmp and packet.icmp_type in ICMP_ERRORS[packet.protocol]
+
+
+def _is_reset_of_reject(policy: Policy, packet: Packet) -> bool:
+    """4: `reject` answers by a TCP reset, whatever the rules say of what this host sends."""
+    deciders: tuple[PolicyRule | Default, ...] = (*policy.rules, *policy.defaults.values())
+    answers = (decider.answer for decider in deciders)
+    return (
+        packet.direction is Direction.OUTBOUND
+        and packet.protocol == TCP
+        and packet.tcp_flags & RST == RST
+        and any(answer is not None and answer.tcp is Answer.TCP_RESET for answer in answers)
+    )
 
 
 def _is_essential(packet: Packet) -> bool:
@@ -182,13 +253,13 @@ def _is_essential(packet: Packet) -> bool:
 # --- conntrack helpers -----------------------------------------------------------------------
 
 
-def helpers_due(policy: Policy, packet: Packet) -> frozenset[str]:
+def helpers_due(policy: Policy, packet: Packet, moment: Moment = ANY_MOMENT) -> frozenset[str]:
     """1.5: the kernel's names of the helpers, one of which the connection gets.
 
     The packet is the first of a connection. None are due where the rule that lets it in asks
     for none, or for one that follows neither its protocol nor its family.
     """
-    rule = _first_rule(policy, packet, lambda traffic: True)
+    rule = _first_rule(policy, packet, moment, lambda traffic: True)
     if rule is None or rule.verb is not Verb.ALLOW:
         return frozenset()
     return frozenset(
@@ -205,29 +276,37 @@ def helpers_due(policy: Policy, packet: Packet) -> frozenset[str]:
 # --- what a helper predicted -----------------------------------------------------------------
 
 
-def _rule_that_expects(policy: Policy, packet: Packet) -> PolicyRule | None:
-    """1.4: a rule that asks for the helper which predicted this connection, between its ends."""
+def _rule_that_expects(policy: Policy, packet: Packet, moment: Moment) -> PolicyRule | None:
+    """1.4: a rule that asks for the helper which predicted this connection, between its ends.
+
+    A rule for one family asks for helpers of that family; its other conditions are about the
+    packet that opens the connection.
+    """
     for rule in policy.rules:
-        if rule.verb is Verb.ALLOW:
+        if rule.verb is Verb.ALLOW and _holds(rule.conditions.families, packet.family):
             for traffic in rule.what:
-                if _expects(rule, traffic, packet):
+                if _expects(rule, traffic, packet, moment):
                     return rule
     return None
 
 
-def _expects(rule: PolicyRule, traffic: Traffic, packet: Packet) -> bool:
+def _expects(rule: PolicyRule, traffic: Traffic, packet: Packet, moment: Moment) -> bool:
     helper = traffic.helper
     if helper is None or packet.helper is None or packet.helper not in helper.matches:
         return False
-    return any(_is_expected(rule, traffic, e, packet) for e in helper.expects)
+    return any(_is_expected(rule, traffic, e, packet, moment) for e in helper.expects)
 
 
 def _is_expected(
-    rule: PolicyRule, traffic: Traffic, expectation: Expectation, packet: Packet
+    rule: PolicyRule,
+    traffic: Traffic,
+    expectation: Expectation,
+    packet: Packet,
+    moment: Moment,
 ) -> bool:
     if packet.protocol not in expectation.protocols:
         return False
-    sender, receiver = _sender(packet), _receiver(packet)
+    sender, receiver = _sender(packet, moment), _receiver(packet, moment)
     as_client = _names(rule.source, sender) and _names(rule.destination, receiver)
     as_server = _answers(rule.destination, sender) and _names(rule.source, receiver)
     if expectation.by_client and as_client and _may_dial(traffic, packet, UNPRIVILEGED):
@@ -251,15 +330,16 @@ def _may_dial(traffic: Traffic, packet: Packet, otherwise: range) -> bool:
 
 
 def _first_rule(
-    policy: Policy, packet: Packet, counts: Callable[[Traffic], bool]
+    policy: Policy, packet: Packet, moment: Moment, counts: Callable[[Traffic], bool]
 ) -> PolicyRule | None:
     """1.2: the first rule that matches by something in its list that counts."""
     for rule in policy.rules:
         speaks_of_it = any(counts(t) and _describes(t, packet) for t in rule.what)
         if (
             speaks_of_it
-            and _names(rule.source, _sender(packet))
-            and _names(rule.destination, _receiver(packet))
+            and _names(rule.source, _sender(packet, moment))
+            and _names(rule.destination, _receiver(packet, moment))
+            and _meets(rule.conditions, packet, moment)
         ):
             return rule
     return None
@@ -279,20 +359,255 @@ def _describes(traffic: Traffic, packet: Packet) -> bool:
 
 
 def _obey(rule: PolicyRule, packet: Packet) -> Verdict:
-    return _verdict(rule.verb, rule.answer, packet, _name(rule))
+    return _verdict(rule.verb, rule.answer, rule.adds, packet, _name(rule))
 
 
-def _verdict(verb: Verb, answer: RejectWith | None, packet: Packet, because: str) -> Verdict:
+def _verdict(
+    verb: Verb,
+    answer: RejectWith | None,
+    adds: tuple[AddTo, ...],
+    packet: Packet,
+    because: str,
+) -> Verdict:
+    added = _added(adds, packet)
     if verb is Verb.ALLOW:
-        return Verdict(True, because)
+        return Verdict(True, because, None, added)
     if verb is Verb.DENY:
-        return Verdict(False, because)
+        return Verdict(False, because, None, added)
     told = answer or RejectWith()
-    return Verdict(False, because, told.tcp if packet.protocol == TCP else told.other)
+    return Verdict(False, because, told.tcp if packet.protocol == TCP else told.other, added)
+
+
+def _added(adds: tuple[AddTo, ...], packet: Packet) -> frozenset[tuple[str, Address]]:
+    ends = {Side.SOURCE: packet.source, Side.DESTINATION: packet.destination}
+    return frozenset((add.set.name, ends[add.side]) for add in adds)
 
 
 def _name(rule: PolicyRule) -> str:
     return f"{rule.span.place} {rule.span.text}"
+
+
+# --- conditions ------------------------------------------------------------------------------
+
+
+def _meets(conditions: Conditions, packet: Packet, moment: Moment) -> bool:
+    """4: all of them hold; what is not known of a packet is not what a condition asks for."""
+    sent_from = None if packet.ports is None else packet.ports[0]
+    mark, ipsec = conditions.mark, conditions.ipsec
+    return (
+        _holds(conditions.families, packet.family)
+        and _holds(conditions.macs, packet.mac)
+        and _holds(conditions.source_ports, sent_from)
+        and _holds(conditions.dscp, packet.dscp)
+        and _holds(conditions.sizes, packet.size)
+        and (ipsec is None or ipsec is packet.is_in_ipsec)
+        and (mark is None or packet.mark & mark.mask == mark.value)
+        and _is_by(conditions.users, packet.user)
+        and _is_by(conditions.groups, packet.group)
+        and _is_time(conditions, moment)
+        and _is_counted_in(conditions, moment)
+    )
+
+
+def _is_by(owners: Owners | None, number: int | None) -> bool:
+    return owners is None or (number is not None and number in owners.ids)
+
+
+def _is_time(conditions: Conditions, moment: Moment) -> bool:
+    now, hours, until = moment.now, conditions.hours, conditions.until
+    week_s = ((now.weekday() * 24 + now.hour) * 60 + now.minute) * 60 + now.second
+    if hours is not None and week_s not in hours.week_s:
+        return False
+    return until is None or now.date() <= until.last_day
+
+
+def _is_counted_in(conditions: Conditions, moment: Moment) -> bool:
+    counts = (conditions.limit, conditions.connections)
+    return all(count is None or moment.within_rates is not count.over for count in counts)
+
+
+def _is_counted(conditions: Conditions) -> bool:
+    return conditions.limit is not None or conditions.connections is not None
+
+
+# --- open connections ------------------------------------------------------------------------
+
+
+def _ban(policy: Policy, packet: Packet, moment: Moment) -> PolicyRule | None:
+    """4: the rule with `also established` that holds for a packet of an open connection.
+
+    The packet is judged as its first packet would be, as far as it tells. Of the first packet an
+    answer tells the family, the addresses, the ports and the interfaces. Where a ban asks for
+    more it leaves the answers alone; where an earlier rule asks for more, it may well have
+    decided the connection, which then stays. What a rate said of the first packet nobody knows:
+    no rule that counts keeps a ban away.
+    """
+    for rule in policy.rules:
+        if rule.also_established:
+            if _bans(rule, packet, moment):
+                return rule
+        elif not _is_counted(rule.conditions) and _may_have_decided(rule, packet, moment):
+            return None
+    return None
+
+
+def _bans(rule: PolicyRule, packet: Packet, moment: Moment) -> bool:
+    first, what = packet, rule.what
+    if packet.is_reply:
+        first, what = _opening(packet), tuple(t for t in what if not t.names_icmp)
+        if rule.conditions != _told_by_answers(rule.conditions, first):
+            return False
+    return (
+        any(_describes(traffic, first) for traffic in what)
+        and all(_names(rule.source, sender) for sender in _senders(packet, moment))
+        and _names(rule.destination, _receiver(first, moment))
+        and _meets(rule.conditions, first, moment)
+    )
+
+
+def _may_have_decided(rule: PolicyRule, packet: Packet, moment: Moment) -> bool:
+    """Whether the first packet of a connection may have met a rule, for all that is known."""
+    first, what = packet, rule.what
+    told = replace(rule.conditions, sizes=None)  # later packets have others than the first one
+    if packet.is_reply:
+        first, what = _opening(packet), tuple(replace(t, icmp_types=None) for t in what)
+        told = _told_by_answers(rule.conditions, first)
+    return (
+        any(_describes(traffic, first) for traffic in what)
+        and any(_names(rule.source, sender) for sender in _senders(packet, moment))
+        and _names(rule.destination, _receiver(first, moment))
+        and _meets(told, first, moment)
+    )
+
+
+def _senders(packet: Packet, moment: Moment) -> tuple[Machine, ...]:
+    """Who may have sent the first packet: an answer does not tell whether that was in IPsec."""
+    if not packet.is_reply:
+        return (_sender(packet, moment),)
+    sender = _sender(_opening(packet), moment)
+    return (sender, replace(sender, is_in_ipsec=not sender.is_self))
+
+
+def _opening(answer: Packet) -> Packet:
+    """The first packet of the connection that an answer belongs to, as far as that tells."""
+    return Packet(
+        answer.oif,
+        answer.iif,
+        answer.destination,
+        answer.source,
+        answer.protocol,
+        None if answer.ports is None else (answer.ports[1], answer.ports[0]),
+    )
+
+
+def _told_by_answers(conditions: Conditions, first: Packet) -> Conditions:
+    """The conditions less those that an answer does not tell of the first packet.
+
+    What this host itself sent came from no MAC address and out of no tunnel.
+    """
+    is_own = first.iif is None
+    return Conditions(
+        families=conditions.families,
+        source_ports=conditions.source_ports,
+        hours=conditions.hours,
+        until=conditions.until,
+        macs=conditions.macs if is_own else None,
+        ipsec=conditions.ipsec if is_own else None,
+    )
+
+
+# --- protection ------------------------------------------------------------------------------
+
+
+def _keeps_out(protect: Protect, policy: Policy, packet: Packet, moment: Moment) -> bool:
+    """7: whether a packet is what a zone is protected from."""
+    ways = list(_comes_from(protect.source, packet))
+    if not ways:
+        return False
+    flags = packet.tcp_flags
+    match protect.protection:
+        case Protection.SPOOFING:
+            return any(_is_forged(policy, packet, zone) for zone in ways)
+        case Protection.BOGONS:
+            return not _is_never_forged(packet) and _number(packet.source) in policy.bogons
+        case Protection.BAD_FLAGS:
+            return packet.protocol == TCP and (
+                _is_impossible(flags) or (packet.state is State.NEW and flags & (SYN | ACK) != SYN)
+            )
+        case Protection.SOURCE_ROUTING:
+            return packet.is_source_routed
+        case Protection.SYN_FLOOD:
+            opens = packet.protocol == TCP and flags & (SYN | ACK | RST | FIN) == SYN
+            return opens and not moment.within_rates
+
+
+def _comes_from(end: End, packet: Packet) -> Iterator[Zone | None]:
+    """The zones that a packet comes from by its interface, None for `any`.
+
+    A zone without interfaces is told by its networks.
+    """
+    (written,) = end.lists
+    if any(_arrives(e, packet) for e in written.exceptions):
+        return
+    for element in written.elements:
+        if _arrives(element, packet):
+            yield element.zone if isinstance(element, ZoneEnd) else None
+
+
+def _arrives(element: EndElement, packet: Packet) -> bool:
+    if packet.iif is None:
+        return False
+    match element:
+        case AnyEnd():
+            return True
+        case ZoneEnd(zone=Zone(interfaces=None, networks=networks)):
+            return _holds(networks, _number(packet.source))
+        case ZoneEnd(zone=zone):
+            return _is_by_interface(zone, packet)
+        case _:
+            raise AssertionError("`protect` is about zones")
+
+
+def _is_by_interface(zone: Zone, packet: Packet) -> bool:
+    assert packet.iif is not None
+    return zone.interfaces is not None and name_range(packet.iif)[0] in zone.interfaces
+
+
+def _is_never_forged(packet: Packet) -> bool:
+    return any(packet.source in network for network in NEVER_FORGED)
+
+
+def _is_forged(policy: Policy, packet: Packet, comes_from: Zone | None) -> bool:
+    """7: sources that are not routed back, are this host's, another zone's or not the zone's own.
+
+    What came inside IPsec has another zone's addresses by right.
+    """
+    if _is_never_forged(packet):
+        return False
+    if packet.source_type is AddressType.LOCAL or not packet.is_routed_back:
+        return True
+    if packet.is_in_ipsec:
+        return False
+    source = _number(packet.source)
+    here = [zone for zone in policy.zones if _is_by_interface(zone, packet)]
+    if any(zone.networks is not None and source in zone.networks for zone in here):
+        return False  # a zone's own, even where networks of zones overlap
+    for zone in policy.zones:
+        claimed = zone.networks is not None and source in zone.networks
+        if claimed and zone != comes_from and (here or zone.interfaces is not None):
+            return True
+    return bool(here) and all(zone.networks is not None for zone in here)
+
+
+def _is_impossible(flags: int) -> bool:
+    """RFC 9293 section 3.10: what no TCP sends."""
+    together = [SYN | FIN, SYN | RST, FIN | RST]
+    needs_ack = [FIN, PSH, URG]
+    return (
+        any(flags & pair == pair for pair in together)
+        or any(flags & one and not flags & ACK for one in needs_ack)
+        or not flags & (FIN | SYN | RST | PSH | ACK | URG)
+    )
 
 
 # --- ends ------------------------------------------------------------------------------------
@@ -302,29 +617,37 @@ def _name(rule: PolicyRule) -> str:
 class Machine:
     """One of the two that a packet travels between; `interface` leads to it (None: this host).
 
-    `group` is the one that it is addressed by.
+    `group` is the one that it is addressed by, `sets` the dynamic sets that its address is in.
     """
 
     interface: str | None
     address: Address
     group: Group | None = None
+    sets: frozenset[str] = frozenset()
+    is_in_ipsec: bool = False
 
     @property
     def is_self(self) -> bool:
         return self.interface is None
 
 
-def _sender(packet: Packet) -> Machine:
-    return Machine(packet.iif, packet.source)
+def _sender(packet: Packet, moment: Moment) -> Machine:
+    sets = _sets_with(packet.source, moment)
+    return Machine(packet.iif, packet.source, None, sets, packet.is_in_ipsec)
 
 
-def _receiver(packet: Packet) -> Machine:
+def _sets_with(address: Address, moment: Moment) -> frozenset[str]:
+    return frozenset(name for name, held in moment.members.items() if address in held)
+
+
+def _receiver(packet: Packet, moment: Moment) -> Machine:
     group = None
     if any(packet.destination in network for network in MULTICAST):
         group = Group.MULTICAST
     elif packet.destination_type is AddressType.BROADCAST:
         group = Group.BROADCAST
-    return Machine(packet.oif, packet.destination, group)
+    sets = _sets_with(packet.destination, moment)
+    return Machine(packet.oif, packet.destination, group, sets)
 
 
 def _names(end: End, machine: Machine) -> bool:
@@ -376,6 +699,22 @@ def _is_element(element: EndElement, machine: Machine, own: bool) -> bool:
                 and machine.group is group
                 and _is_in_all(within, machine)
             )
+        case DynamicEnd(held, within):
+            return (
+                (own or not machine.is_self)
+                and held.name in machine.sets
+                and _is_in_all(within, machine)
+            )
+        case SuffixEnd(value, mask, within):
+            return (
+                (own or not machine.is_self)
+                and machine.address.version == 6
+                and int(machine.address) & mask == value
+                and _is_in_all(within, machine)
+            )
+        case IpsecEnd(within):
+            is_inside = machine.is_in_ipsec and not machine.is_self
+            return is_inside and _is_in_all(within, machine)
 
 
 def _is_exception(element: EndElement, machine: Machine) -> bool:
@@ -383,7 +722,7 @@ def _is_exception(element: EndElement, machine: Machine) -> bool:
     match element:
         case GroupEnd(group, within):
             return machine.group is group and _is_in_all(within, machine)
-        case AddressEnd():
+        case AddressEnd() | DynamicEnd() | SuffixEnd():
             return _is_element(element, machine, True)
         case _:
             return _is_element(element, machine, False)
@@ -402,9 +741,9 @@ def _is_in(zone: Zone, machine: Machine) -> bool:
     )
 
 
-def _holds(values: Ranges | None, value: int) -> bool:
-    """1.9: absent means any, and empty means none."""
-    return values is None or value in values
+def _holds(values: Ranges | None, value: int | None) -> bool:
+    """1.9: absent means any, and empty means none; what a packet has not is in no values."""
+    return values is None or (value is not None and value in values)
 
 
 def _number(address: Address) -> int:

@@ -1,0 +1,90 @@
+"""What rules ask of addresses that no list of ranges answers; each question gets a number.
+
+Members of dynamic sets are known at run time alone, and the addresses that end alike are too
+many to list. Each is a field of its own in the ir: `Field.SADDR_TEST_n`, `Field.DADDR_TEST_n`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from policylang.diagnostics import Report
+from policylang.ir import ruleset as ir
+from policylang.ir.origin import Origin, Why
+from policylang.model.types import DynamicEnd, DynamicSet, End, EndList, Policy, SuffixEnd
+from policylang.packets.cube import Cube
+from policylang.packets.fields import (
+    DADDR_TESTS,
+    MOST_ADDRESS_TESTS,
+    SADDR_TESTS,
+    Field,
+)
+from policylang.packets.values import Ranges
+from policylang.source import Span
+
+PASSED = Ranges.of(1)
+
+
+@dataclass(frozen=True, slots=True)
+class AddressTests:
+    """The tests of a policy: the number of each, in the order in which rules first ask it."""
+
+    numbers: dict[ir.AddressTest, int]
+
+    def cube(self, element: DynamicEnd | SuffixEnd, address: Field) -> Cube:
+        """The packets whose SADDR or DADDR passes the test of an end."""
+        number = self.numbers[_test(element)]
+        tests = SADDR_TESTS if address is Field.SADDR else DADDR_TESTS
+        terms = {tests[number]: PASSED}
+        if isinstance(element, SuffixEnd):
+            terms[Field.FAMILY] = Ranges.of(6)
+        return Cube.of(terms)
+
+    @property
+    def asked(self) -> tuple[ir.AddressTest, ...]:
+        """The tests, by their numbers."""
+        return tuple(self.numbers)
+
+
+def address_tests(policy: Policy, report: Report) -> AddressTests:
+    """The tests that the ends of a policy's rules ask; reports `too-many-tests`."""
+    numbers: dict[ir.AddressTest, int] = {}
+    for span, element in _elements(policy):
+        test = _test(element)
+        if test in numbers:
+            continue
+        if len(numbers) == MOST_ADDRESS_TESTS:
+            report.add(
+                "too-many-tests",
+                f"rules name more than {MOST_ADDRESS_TESTS} dynamic sets and host suffixes",
+                span,
+                help="one dynamic set can serve several rules",
+            )
+            break
+        numbers[test] = len(numbers)
+    return AddressTests(numbers)
+
+
+def dynamic_set(held: DynamicSet) -> ir.DynamicSet:
+    """A dynamic set as the ir has it."""
+    return ir.DynamicSet(held.name, held.timeout_s, held.size, (Origin(Why.WRITTEN, held.span),))
+
+
+def _test(element: DynamicEnd | SuffixEnd) -> ir.AddressTest:
+    if isinstance(element, DynamicEnd):
+        return dynamic_set(element.set)
+    return ir.HostSuffix(element.value, element.mask)
+
+
+def _elements(policy: Policy) -> Iterator[tuple[Span | None, DynamicEnd | SuffixEnd]]:
+    for one in _lists(policy):
+        for element in (*one.elements, *one.exceptions):
+            if isinstance(element, (DynamicEnd, SuffixEnd)):
+                yield one.span, element
+
+
+def _lists(policy: Policy) -> Iterator[EndList]:
+    ends: list[End] = [end for rule in policy.rules for end in (rule.source, rule.destination)]
+    for end in ends:
+        yield from end.lists

@@ -1,0 +1,126 @@
+"""`also established`: rules that hold for open connections too; knows no other rule's meaning.
+
+A packet of an open connection is judged by the rules that its first packet would meet: an
+earlier rule that decides the connection otherwise keeps a ban away from it, as it does for the
+first packet. Not every packet tells all of the first one. Where a ban asks for more it leaves the
+packet alone; where an earlier rule asks for more, it may have decided the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from policylang.ir import actions as ir
+from policylang.ir.origin import Origin, Why
+from policylang.ir.ruleset import Rule
+from policylang.ir.stages import Path
+from policylang.lower.conditions import guards, guards_of_answers, is_counted
+from policylang.model.types import PolicyRule
+from policylang.packets.cube import EMPTY, Cube
+from policylang.packets.fields import (
+    DADDR_TESTS,
+    SADDR_TESTS,
+    AddressType,
+    Field,
+    FlowDirection,
+)
+from policylang.packets.packetset import compact
+from policylang.packets.values import Ranges
+
+# What the answers of a connection have in place of what its questions have.
+TURNED: dict[Field, Field] = {
+    Field.IIF: Field.OIF,
+    Field.OIF: Field.IIF,
+    Field.SADDR: Field.DADDR,
+    Field.DADDR: Field.SADDR,
+    Field.SPORT: Field.DPORT,
+    Field.DPORT: Field.SPORT,
+    Field.FAMILY: Field.FAMILY,
+    Field.L4PROTO: Field.L4PROTO,
+    **dict(zip(SADDR_TESTS, DADDR_TESTS, strict=True)),
+    **dict(zip(DADDR_TESTS, SADDR_TESTS, strict=True)),
+}
+TURNED_PATH = {Path.INPUT: Path.OUTPUT, Path.OUTPUT: Path.INPUT, Path.FORWARD: Path.FORWARD}
+
+
+@dataclass(frozen=True, slots=True)
+class Banned:
+    """A rule, and its packets of open connections on one path: `asking` ones and `answers`.
+
+    With `is_shield` it keeps the bans behind it away from them.
+    """
+
+    rule: PolicyRule
+    asking: tuple[Cube, ...]
+    answers: tuple[Cube, ...]
+    is_shield: bool
+
+    @property
+    def cubes(self) -> tuple[Cube, ...]:
+        return (*self.asking, *self.answers)
+
+
+def banned(
+    rules: Sequence[tuple[PolicyRule, Mapping[Path, tuple[Cube, ...]]]], path: Path
+) -> Iterator[Banned]:
+    """What the bans among rules say of open connections on a path, in order."""
+    bans = [n for n, (rule, _) in enumerate(rules) if rule.also_established]
+    if not bans:
+        return
+    found = {n: _ban(*rules[n], path) for n in bans}
+    for number, (rule, cubes) in enumerate(rules[: bans[-1] + 1]):
+        if rule.also_established:
+            yield found[number]
+        elif not is_counted(rule.conditions):  # what a rate said of the first packet is not known
+            behind = [cube for n, ban in found.items() if n > number for cube in ban.cubes]
+            yield _shield(rule, cubes, path, behind)
+
+
+def shield(one: Banned) -> Iterator[Rule]:
+    """The rules that let open connections pass before a ban is read."""
+    origins = (Origin(Why.IMPLIED_REPLY, one.rule.span, one.rule.name),)
+    for cube in one.asking:
+        yield Rule(cube, ir.Accept(), guards(one.rule.conditions), origins)
+    for cube in one.answers:
+        yield Rule(cube, ir.Accept(), guards_of_answers(one.rule.conditions), origins)
+
+
+def _ban(rule: PolicyRule, cubes: Mapping[Path, tuple[Cube, ...]], path: Path) -> Banned:
+    answers: tuple[Cube, ...] = ()
+    if guards_of_answers(rule.conditions) == guards(rule.conditions):
+        turned = (_turned(c) for c in cubes[TURNED_PATH[path]] if not _untold(c))
+        answers = compact(c & _going(FlowDirection.REPLY) for c in turned)
+    asking = compact(c & _going(FlowDirection.ORIGINAL) for c in cubes[path])
+    return Banned(rule, asking, answers, is_shield=False)
+
+
+def _shield(
+    rule: PolicyRule, cubes: Mapping[Path, tuple[Cube, ...]], path: Path, behind: Sequence[Cube]
+) -> Banned:
+    turned = (_turned(c.without(*_untold(c))) for c in cubes[TURNED_PATH[path]])
+    answers = compact(c & _going(FlowDirection.REPLY) for c in turned)
+    # Later packets of a connection have other sizes than the first one.
+    asking = compact(c.without(Field.SIZE) & _going(FlowDirection.ORIGINAL) for c in cubes[path])
+    return Banned(rule, _near(asking, behind), _near(answers, behind), is_shield=True)
+
+
+def _near(cubes: tuple[Cube, ...], others: Sequence[Cube]) -> tuple[Cube, ...]:
+    return tuple(c for c in cubes if any(c.meets(other) for other in others))
+
+
+def _going(direction: FlowDirection) -> Cube:
+    return Cube.of({Field.CT_DIRECTION: Ranges.of(direction)})
+
+
+def _untold(cube: Cube) -> tuple[Field, ...]:
+    """The fields of a cube of which answers to its packets do not tell."""
+    return tuple(f for f in cube.fields if f not in TURNED and f is not Field.DADDR_TYPE)
+
+
+def _turned(cube: Cube) -> Cube:
+    """The answers to the packets of a cube: none to what went to a broadcast address."""
+    if AddressType.UNICAST not in cube[Field.DADDR_TYPE]:
+        return EMPTY
+    terms = cube.without(Field.DADDR_TYPE)
+    return Cube.of({TURNED[field]: values for field, values in terms})
