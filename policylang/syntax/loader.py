@@ -8,46 +8,66 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 
 from policylang.diagnostics import Label, Report
 from policylang.source import SourceFile, Span
 from policylang.syntax import tree
-from policylang.syntax.lists import parse_list
-from policylang.syntax.parse import parse
+from policylang.syntax.lists import packed_by, parse_list
+from policylang.syntax.mentions import named_services, named_sets
+from policylang.syntax.parameters import Parameters
+from policylang.syntax.parse import opened, parse
 from policylang.syntax.wording import quoted
 
 SUFFIX = ".policy"
+SERVICES, GROUPS = "services", "groups"  # folders of the catalogue
 MOST_OPEN = 50  # files that include one another
+
+NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and halves of characters
 
 
-def load(path: Path, report: Report) -> tree.Loaded:
+def load(path: Path, report: Report, parameters: Mapping[str, str] = NO_PARAMETERS) -> tree.Loaded:
     """The policy in a file, with all that it includes and names.
 
-    Never raises on account of a file: what cannot be read is reported and left out.
+    `parameters` are the values of its parameters that are set from outside. Never raises on
+    account of a file: what cannot be read is reported and left out.
     """
-    loader = _Loader(path.parent, report)
+    loader = _Loader(path.parent, report, Parameters.given(parameters, report))
     file = loader.read(path, None)
     if file is not None:
         loader.include(file, path, None)
     return loader.loaded()
 
 
-def load_text(text: str, name: str, folder: Path, report: Report) -> tree.Loaded:
+def load_text(
+    text: str,
+    name: str,
+    folder: Path,
+    report: Report,
+    parameters: Mapping[str, str] = NO_PARAMETERS,
+) -> tree.Loaded:
     """The policy in a text that came from elsewhere, standard input say.
 
     `name` is what messages call it; paths in it are relative to `folder`.
     """
-    loader = _Loader(folder, report)
+    loader = _Loader(folder, report, Parameters.given(parameters, report))
     file = SourceFile(name, text.removeprefix("\N{BYTE ORDER MARK}"))
     if loader.is_text(file):
         loader.include(file, folder / name, None)
     return loader.loaded()
+
+
+def load_catalogue(report: Report) -> tree.Loaded:
+    """All services and groups of addresses that are built in, and no statement."""
+    loader = _Loader(Path(), report, Parameters(report))
+    services, sets = catalogue_names(SERVICES), catalogue_names(GROUPS)
+    return loader.with_catalogue((), services, sets, frozenset())
 
 
 @dataclass(slots=True)
@@ -56,26 +76,39 @@ class _Loader:
 
     folder: Path
     report: Report
+    parameters: Parameters
     statements: list[tree.Statement] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
-    lists: dict[tuple[str, str], tree.ListFile] = field(default_factory=dict)
+    lists: dict[tuple[str, tree.FileList], tree.ListFile] = field(default_factory=dict)
     open: dict[str, Span | None] = field(default_factory=dict)  # path: the include that read it
     done: set[str] = field(default_factory=set)  # paths of files that were included
-    read_lists: dict[str, tree.ListFile | None] = field(default_factory=dict)
+    read_lists: dict[tuple[str, tree.Number | tree.Text | None], tree.ListFile | None] = field(
+        default_factory=dict
+    )
 
     # --- files ------------------------------------------------------------------------------
 
     def read(self, path: Path, span: Span | None) -> SourceFile | None:
         """A file's text; `span` is what names it. Reports what cannot be read."""
-        name = self.name_of(path)
+        data = self.read_bytes(path, span)
+        return None if data is None else self.decoded(path, data)
+
+    def read_bytes(self, path: Path, span: Span | None) -> bytes | None:
+        """What a file holds; reports what cannot be read."""
         try:
-            data = path.read_bytes()
+            return path.read_bytes()
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or "no such path"
             self.report.add(
-                "unreadable-file", f"cannot read {quoted(name)}: {why[0].lower()}{why[1:]}", span
+                "unreadable-file",
+                f"cannot read {quoted(self.name_of(path))}: {why[0].lower()}{why[1:]}",
+                span,
             )
             return None
+
+    def decoded(self, path: Path, data: bytes) -> SourceFile | None:
+        """The text that a file holds; reports what is none."""
+        name = self.name_of(path)
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -111,20 +144,30 @@ class _Loader:
         """Take in the statements of a file, and of what it includes, in reading order."""
         key = os.path.realpath(path)
         self.open[key] = span
-        document = parse(file, self.report)
-        self.broken += document.broken
-        for statement in document.statements:
-            if isinstance(statement, tree.Include):
-                for target in self.targets(statement, path.parent):
-                    self.include_once(target, statement.path.span)
-            else:
-                self.statements.append(statement)
-                if isinstance(statement, tree.SetDecl):
-                    for element in (*statement.elements, *statement.exceptions):
-                        if isinstance(element, tree.FileList):
-                            self.list_file(element, path.parent)
+        with opened(file, self.report, self.parameters) as statements:
+            for statement in statements.read(catalogue=False):
+                self.take(statement, path)
+            self.broken += statements.broken
         del self.open[key]
         self.done.add(key)
+
+    def take(self, statement: tree.Statement, path: Path) -> None:
+        """Take in a statement of the file at `path`, before the next one is read."""
+        match statement:
+            case tree.Include():
+                for target in self.targets(statement, path.parent):
+                    self.include_once(target, statement.path.span)
+                return
+            case tree.ParamDecl():
+                self.parameters.declare(statement)
+                return
+            case tree.SetDecl():
+                for element in (*statement.elements, *statement.exceptions):
+                    if isinstance(element, tree.FileList):
+                        self.list_file(element, path.parent)
+            case _:
+                pass
+        self.statements.append(statement)
 
     def targets(self, include: tree.Include, folder: Path) -> list[Path]:
         """The files that an include names, sorted; reports a pattern that matches none."""
@@ -167,42 +210,102 @@ class _Loader:
     def list_file(self, element: tree.FileList, folder: Path) -> None:
         """Read the list that a set names, unless it has been."""
         path = folder / element.path
-        key = os.path.realpath(path)
+        key = os.path.realpath(path), element.column
         if key not in self.read_lists:
-            file = self.read(path, element.span)
-            self.read_lists[key] = None if file is None else parse_list(file, self.report)
+            self.read_lists[key] = self.list_of(path, element)
         held = self.read_lists[key]
         if held is not None:
-            self.lists[element.span.file.name, element.path] = held
+            self.lists[element.span.file.name, element] = held
+
+    def list_of(self, path: Path, element: tree.FileList) -> tree.ListFile | None:
+        """What a list file holds; None where it cannot be read, which is reported."""
+        data = self.read_bytes(path, element.span)
+        if data is None:
+            return None
+        packed = packed_by(data)
+        if packed is not None:
+            form, program = packed
+            self.report.add(
+                "bad-list-format",
+                f"{quoted(self.name_of(path))} is packed by {form}",
+                element.span,
+                help=f"unpack it with `{program}`: lists are read as text",
+            )
+            return None
+        file = self.decoded(path, data)
+        return None if file is None else parse_list(file, self.report, element.column)
 
     # --- the catalogue ----------------------------------------------------------------------
 
     def loaded(self) -> tree.Loaded:
         """All of it, with what the catalogue adds."""
-        known = _known_services()
-        services = self.services(frozenset(known))
+        self.parameters.tell_undeclared()
+        declared = self.declared()
+        statements = tuple(self.statements)
+        return self.with_catalogue(
+            statements,
+            [name for name in named_services(statements) if name not in declared],
+            [name for name in named_sets(statements) if name not in declared],
+            declared,
+        )
+
+    def with_catalogue(
+        self,
+        statements: tuple[tree.Statement, ...],
+        services: Iterable[str],
+        sets: Iterable[str],
+        declared: frozenset[str],
+    ) -> tree.Loaded:
+        """Statements with those of the named services and sets that the catalogue has.
+
+        What the services name is read as well, unless it is declared.
+        """
+        known_services, known_sets = catalogue_names(SERVICES), catalogue_names(GROUPS)
+        read_services = self.services(services, frozenset(known_services) - declared)
         helpers: dict[str, tree.HelperDecl] = {}
-        if any(_names_helper(s) for s in (*self.statements, *services.values())):
+        if any(_names_helper(s) for s in (*statements, *read_services.values())):
             document = self.catalogue_file("helpers")
             helpers = {
                 s.name.text: s for s in document.statements if isinstance(s, tree.HelperDecl)
             }
         return tree.Loaded(
-            tuple(self.statements), self.lists, services, known, helpers, tuple(self.broken)
+            statements,
+            self.lists,
+            read_services,
+            known_services,
+            helpers,
+            tuple(self.broken),
+            self.sets(sets, frozenset(known_sets)),
+            known_sets,
         )
 
-    def services(self, known: frozenset[str]) -> dict[str, tree.ServiceDecl | tree.ServiceGroup]:
-        """The catalogue's services that the policy names and does not declare."""
-        declared = {s.name.text for s in self.statements if isinstance(s, _DECLARATIONS)}
+    def services(
+        self, names: Iterable[str], known: frozenset[str]
+    ) -> dict[str, tree.ServiceDecl | tree.ServiceGroup]:
+        """The services among the names that are known, and those that they name."""
         services: dict[str, tree.ServiceDecl | tree.ServiceGroup] = {}
-        wanted = list(_named_services(self.statements))
+        wanted = list(names)
         for name in wanted:
-            if name in known and name not in declared and name not in services:
-                for statement in self.catalogue_file(f"services/{name}").statements:
+            if name in known and name not in services:
+                for statement in self.catalogue_file(f"{SERVICES}/{name}").statements:
                     if isinstance(statement, (tree.ServiceDecl, tree.ServiceGroup)):
                         services[statement.name.text] = statement
-                        wanted.extend(_named_services([statement]))
+                        wanted.extend(named_services([statement]))
         return services
+
+    def sets(self, names: Iterable[str], known: frozenset[str]) -> dict[str, tree.SetDecl]:
+        """The groups of addresses among the names that are known."""
+        return {
+            statement.name.text: statement
+            for name in dict.fromkeys(names)
+            if name in known
+            for statement in self.catalogue_file(f"{GROUPS}/{name}").statements
+            if isinstance(statement, tree.SetDecl)
+        }
+
+    def declared(self) -> frozenset[str]:
+        """The names that the policy declares."""
+        return frozenset(s.name.text for s in self.statements if isinstance(s, _DECLARATIONS))
 
     def catalogue_file(self, name: str) -> tree.Document:
         """A file of the catalogue, `ssh.policy` for `services/ssh`."""
@@ -214,26 +317,12 @@ class _Loader:
 _DECLARATIONS = (tree.ZoneDecl, tree.SetDecl, tree.ServiceDecl, tree.ServiceGroup, tree.RulesDecl)
 
 
-def _known_services() -> tuple[str, ...]:
-    folder = files("policylang").joinpath("catalogue/services")
+def catalogue_names(folder: str) -> tuple[str, ...]:
+    """The names of all that the catalogue has in a folder (`SERVICES`, `GROUPS`), sorted."""
+    held = files("policylang").joinpath(f"catalogue/{folder}")
     return tuple(
-        sorted(f.name.removesuffix(SUFFIX) for f in folder.iterdir() if f.name.endswith(SUFFIX))
+        sorted(f.name.removesuffix(SUFFIX) for f in held.iterdir() if f.name.endswith(SUFFIX))
     )
-
-
-def _named_services(statements: list[tree.Statement]) -> Iterator[str]:
-    """The names that may be those of services, blocks and groups included."""
-    stack = list(reversed(statements))
-    while stack:
-        match stack.pop():
-            case tree.RuleNode(what=what):
-                yield from (element.text for element in what if isinstance(element, tree.Name))
-            case tree.ServiceGroup(members=members):
-                yield from (member.text for member in members)
-            case tree.TrafficBlock(statements=inside) | tree.RulesDecl(statements=inside):
-                stack.extend(reversed(inside))
-            case _:
-                pass
 
 
 def _names_helper(statement: tree.Statement) -> bool:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from policylang.diagnostics import Report
-from policylang.packets.values import V6_BASE, Ranges, format_address, parse_address
-from policylang.source import SourceFile
+from policylang.packets.values import Ranges, parse_address
 from policylang.syntax import tree
-from policylang.syntax.lists import MOST_BAD_LINES, parse_list
 from policylang.syntax.loader import MOST_OPEN, load, load_text
 
 
@@ -45,6 +40,11 @@ def told(report: Report) -> list[str]:
 
 def names(result: tree.Loaded) -> list[str]:
     return [s.name.text for s in result.statements if isinstance(s, tree.SetDecl)]
+
+
+def held(result: tree.Loaded) -> dict[tuple[str, str], tree.ListFile]:
+    """The lists by the file that names them and the path that stands there."""
+    return {(name, element.path): held for (name, element), held in result.lists.items()}
 
 
 # --- files ----------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def test_a_text_from_elsewhere_names_files_of_its_folder(tmp_path: Path) -> None
     result = load_text(text, "<stdin>", tmp_path, report)
     assert names(result) == ["b", "a"]
     assert told(report) == ["syntax site/more.policy:1 foo"]
-    assert list(result.lists) == [("<stdin>", "drop.txt")]
+    assert list(held(result)) == [("<stdin>", "drop.txt")]
     report = Report()
     load_text("set a = 1\0", "<stdin>", tmp_path, report)
     load_text("set a = \ud800", "<stdin>", tmp_path, report)
@@ -107,6 +107,35 @@ def test_includes_stand_where_they_are_written_sorted_and_once(tmp_path: Path) -
     assert names(result) == ["a", "b", "far", "c", "z"]
     assert errors == ["syntax far.policy:1 oops"]
     assert not any(isinstance(s, tree.Include) for s in result.statements)
+
+
+def test_a_pattern_is_read_in_the_order_of_the_names(tmp_path: Path) -> None:
+    """Whatever the order in the folder: capitals first, and `10` before `9`."""
+    stems = ("b", "9", "B", "10", "a-z", "a_z", "a", "c/a", "c/Z")
+    files = {f"site__{stem.replace('/', '__')}.policy": "" for stem in stems}
+    for name in files:
+        path = tmp_path / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'set "{path.parent.name}-{path.stem}" = 1')
+    result, errors = loaded(
+        tmp_path, main_policy='include "site/*.policy" include "s*e/?/*.policy"'
+    )
+    assert errors == []
+    assert names(result) == [
+        *(f"site-{stem}" for stem in ("10", "9", "B", "a-z", "a", "a_z", "b")),
+        *("c-Z", "c-a"),
+    ]
+
+
+def test_a_file_under_two_names_is_read_once(tmp_path: Path) -> None:
+    write(
+        tmp_path, main_policy='include "*/a.policy" include "b/a.policy"', a__a_policy="set a = 1"
+    )
+    (tmp_path / "b").symlink_to("a")
+    (tmp_path / "a" / "again.policy").symlink_to("a.policy")
+    report = Report()
+    result = load(tmp_path / "main.policy", report)
+    assert names(result) == ["a"] and not report.diagnostics
 
 
 def test_an_include_that_matches_nothing_is_told(tmp_path: Path) -> None:
@@ -162,7 +191,7 @@ def test_published_lists_are_read_as_they_are(tmp_path: Path) -> None:
         lists__v6_txt="2001:db8::/32\n::1",
     )
     assert errors == []
-    assert result.lists == {
+    assert held(result) == {
         ("main.policy", "lists/drop.txt"): tree.ListFile(
             "address", ranges("1.10.16.0/20", "198.51.100.7", "203.0.113.1-203.0.113.12")
         ),
@@ -179,7 +208,7 @@ def test_a_list_is_looked_for_beside_the_file_that_names_it(tmp_path: Path) -> N
         l_txt="# nothing",
     )
     assert errors == []
-    assert result.lists == {
+    assert held(result) == {
         ("site/s.policy", "l.txt"): tree.ListFile("port", ((80, 80), (443, 444), (8000, 8001))),
         ("main.policy", "l.txt"): tree.ListFile(None, ()),
     }
@@ -190,66 +219,6 @@ def test_a_list_that_cannot_be_read_is_told_and_missing(tmp_path: Path) -> None:
     result, errors = loaded(tmp_path, main_policy=text, bad_txt=b"\xff")
     assert errors == ['unreadable-file main.policy:1 file "none.txt"', "not-utf8 bad.txt:1 \xff"]
     assert result.lists == {}
-
-
-def test_bad_lines_are_told_with_file_and_line(tmp_path: Path) -> None:
-    _, errors = loaded(
-        tmp_path,
-        main_policy='set a = file "l.txt"',
-        l_txt="192.0.2.1\n\n192.0.2.300 ; no\n  www.example\n70000\n9-8\n00:11:22:33:44:55\n::/129",
-    )
-    assert errors == [
-        "bad-list-line l.txt:3 192.0.2.300",
-        "bad-list-line l.txt:4 www.example",
-        "bad-list-line l.txt:5 70000",
-        "bad-list-line l.txt:6 9-8",
-        "bad-list-line l.txt:7 00:11:22:33:44:55",
-        "bad-list-line l.txt:8 ::/129",
-    ]
-
-
-def test_kinds_are_not_mixed(tmp_path: Path) -> None:
-    text = 'set a = file "l.txt"'
-    _, errors = loaded(tmp_path, main_policy=text, l_txt="192.0.2.1\n80\n443")
-    assert errors == ["mixed-list l.txt:2 80"]
-
-
-def test_many_bad_lines_are_counted() -> None:
-    report = Report()
-    parse_list(SourceFile("l.txt", "<p>\n" * 1000), report)
-    assert len(report.diagnostics) == MOST_BAD_LINES + 1
-    assert report.diagnostics[-1].message.startswith(f"{1000 - MOST_BAD_LINES} more lines")
-
-
-@given(st.text(alphabet="0123456789.:/-;# \t\r\nabf\0é", max_size=80) | st.text())
-def test_any_list_is_read_or_told(text: str) -> None:
-    report = Report()
-    held = parse_list(SourceFile("l.txt", text), report)
-    assert held.kind in ("address", "port", None)
-    assert (held.kind is None) == (held.pairs == ())
-    for d in report.diagnostics:
-        assert d.span is not None and d.span.file.text[d.span.start : d.span.end].strip()
-
-
-ADDRESSES = st.integers(0, (1 << 32) - 1) | st.integers(V6_BASE, V6_BASE + (1 << 128) - 1)
-
-
-@given(st.lists(st.tuples(ADDRESSES, st.sampled_from(["", " ", "\r", " ; x", "#y"])), max_size=20))
-def test_a_list_holds_what_is_written(lines: list[tuple[int, str]]) -> None:
-    text = "\n".join(format_address(number) + end for number, end in lines)
-    report = Report()
-    held = parse_list(SourceFile("l.txt", text), report)
-    assert held.pairs == Ranges.of(*(number for number, _ in lines)).pairs
-    assert not report.diagnostics
-
-
-def test_a_hundred_thousand_prefixes_take_no_time() -> None:
-    lines = [f"{i >> 16}.{i >> 8 & 255}.{i & 255}.0/24 ; SBL{i}" for i in range(0, 200_000, 2)]
-    report = Report()
-    started = time.monotonic()
-    held = parse_list(SourceFile("l.txt", "\n".join(lines)), report)
-    assert time.monotonic() - started < 0.5
-    assert len(held.pairs) == 100_000 and not report.diagnostics
 
 
 # --- the catalogue --------------------------------------------------------------------------
