@@ -1,0 +1,102 @@
+"""The names that statements mention, as far as the catalogue may have them; resolves nothing.
+
+What is named is loaded: a name too many costs the reading of a file, one too few an error at a
+name that is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from policylang.syntax import tree
+
+PROTECTED_AGAINST = "bogons"  # the set that `protect … against bogons` is about
+
+
+def named_services(statements: Iterable[tree.Statement]) -> Iterator[str]:
+    """The names that may be those of services, within blocks and groups of rules too."""
+    for statement in _flat(statements):
+        match statement:
+            case tree.RuleNode(what=what):
+                yield from _names(what)
+            case tree.ServiceGroup(members=members):
+                yield from _names(members)
+            case _:
+                pass
+
+
+def named_sets(statements: Iterable[tree.Statement]) -> Iterator[str]:
+    """The names that may be those of sets, within blocks and groups of rules too.
+
+    Sets of ports and of MAC addresses are among them: the catalogue has neither, but then whoever
+    names a set of addresses there is told so.
+    """
+    for statement in _flat(statements):
+        match statement:
+            case tree.RuleNode():
+                yield from _sets_of_rule(statement)
+            case tree.TrafficBlock(place=place):
+                yield from _sets_of_place(place)
+            case tree.SetDecl(elements=elements, exceptions=exceptions):
+                yield from _names((*elements, *exceptions))
+            case tree.ZoneDecl(items=parts):
+                for part in parts:
+                    if isinstance(part, tree.NetworkItem):
+                        yield from _names(part.elements)
+            case tree.ServiceDecl(items=items):
+                for item in items:
+                    if isinstance(item, tree.PortsItem):
+                        yield from _names((*item.elements, *item.exceptions))
+                    elif isinstance(item, tree.DataItem):
+                        yield from _names(item.elements)
+            case tree.ProtectNode(source=source):
+                yield PROTECTED_AGAINST
+                yield from _sets_of_end(source)
+            case _:
+                pass
+
+
+def _flat(statements: Iterable[tree.Statement]) -> Iterator[tree.Statement]:
+    """All statements in reading order, those within blocks and groups of rules behind it."""
+    stack = list(statements)
+    stack.reverse()
+    while stack:
+        statement = stack.pop()
+        yield statement
+        if isinstance(statement, (tree.TrafficBlock, tree.RulesDecl)):
+            stack.extend(reversed(statement.statements))
+
+
+def _sets_of_rule(rule: tree.RuleNode) -> Iterator[str]:
+    for element in rule.what:
+        if isinstance(element, tree.Name):
+            yield element.text
+        elif isinstance(element, tree.PortsWhat) and isinstance(element.element, tree.Name):
+            yield element.element.text
+    if rule.place is not None:
+        yield from _sets_of_place(rule.place)
+    for condition in rule.conditions:
+        match condition:
+            case tree.MacCondition(addresses=elements):
+                yield from _names(elements)
+            case tree.SourcePortCondition(elements=elements, exceptions=exceptions):
+                yield from _names((*elements, *exceptions))
+            case _:
+                pass
+    for option in rule.options:
+        if isinstance(option, tree.AddOption):
+            yield option.set.text
+
+
+def _sets_of_place(place: tree.Place) -> Iterator[str]:
+    for end in (place.source, place.destination):
+        if end is not None:
+            yield from _sets_of_end(end)
+
+
+def _sets_of_end(end: tree.EndListNode) -> Iterator[str]:
+    yield from _names(item.element for item in (*end.elements, *end.exceptions))
+
+
+def _names(elements: Iterable[object]) -> Iterator[str]:
+    return (element.text for element in elements if isinstance(element, tree.Name))
