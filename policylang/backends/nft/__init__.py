@@ -20,6 +20,8 @@ SCRIPT = "policylang.nft"
 # Helpers: after conntrack (-200) and before dstnat (-100), so that the port is the dialled one.
 # At raw (-300) an assignment loads and does nothing.
 HOOKS: dict[tuple[Stage, Path], str] = {
+    (Stage.SCREEN, Path.INPUT): "hook prerouting priority raw",
+    (Stage.SCREEN_STATE, Path.INPUT): "hook prerouting priority mangle",
     (Stage.ASSIGN_HELPER, Path.INPUT): "hook prerouting priority mangle",
     (Stage.ASSIGN_HELPER, Path.FORWARD): "hook prerouting priority mangle",
     (Stage.ASSIGN_HELPER, Path.OUTPUT): "hook output priority mangle",
@@ -28,15 +30,32 @@ HOOKS: dict[tuple[Stage, Path], str] = {
     (Stage.FILTER, Path.OUTPUT): "hook output priority filter",
 }
 
+OF_CONNTRACK = frozenset({Field.CT_STATE, Field.CT_HELPER, Field.CT_DIRECTION})
+OF_ROUTING = frozenset({Field.OIF})
+
 CAPABILITIES = Capabilities(
     target="nft",
     fields={
+        Stage.SCREEN: frozenset(Field) - OF_CONNTRACK - OF_ROUTING,
+        Stage.SCREEN_STATE: frozenset(Field) - OF_ROUTING,
         Stage.ASSIGN_HELPER: frozenset(Field) - {Field.CT_HELPER},
         Stage.FILTER: frozenset(Field),
     },
     actions={
+        Stage.SCREEN: (ir.Drop, ir.Jump, ir.Log, ir.AddToSet),
+        Stage.SCREEN_STATE: (ir.Drop, ir.Jump, ir.Log, ir.AddToSet),
         Stage.ASSIGN_HELPER: (ir.AssignHelper, ir.Leave),
-        Stage.FILTER: (ir.Accept, ir.Drop, ir.Reject, ir.Jump, ir.Log),
+        Stage.FILTER: (
+            ir.Accept,
+            ir.Drop,
+            ir.Reject,
+            ir.Jump,
+            ir.Log,
+            ir.AddToSet,
+            ir.RememberQuestion,
+            ir.RememberAsker,
+            ir.Native,
+        ),
     },
     log_prefix_bytes=127,  # NF_LOG_PREFIXLEN less the final NUL
     log_group_prefix_bytes=127,
@@ -50,9 +69,9 @@ class NftBackend:
     capabilities = CAPABILITIES
 
     def emit(self, ruleset: Ruleset, report: Report) -> Artifact:
-        """The script; reports `unsupported` for interface names that nft cannot tell apart."""
+        """The script; reports `unsupported` for what nft has no words for."""
         sets = Sets.of(ruleset)
-        spelling = Spelling(sets)
+        spelling = Spelling(sets, ruleset)
         chains = []
         for chain, base in _in_reading_order(ruleset):
             rules: list[Line] = []
@@ -64,7 +83,11 @@ class NftBackend:
             chains.append({"name": chain.name, "hook": _hook(base, chain), "rules": rules})
         chains += (
             {"name": name, "hook": "", "rules": [Line(statement)]}
-            for name, statement in sorted(spelling.answers.items())
+            for name, statement in sorted(spelling.statements.answers.items())
+        )
+        chains += (
+            {"name": name, "hook": "", "rules": lines}
+            for name, lines in sorted(spelling.asked.items())
         )
         file = render(
             "nft/table.j2",
@@ -77,7 +100,7 @@ class NftBackend:
                         "type": action.helper,
                         "protocol": spell.PORTED_WORDS[action.protocol],
                     }
-                    for name, (action, origins) in sorted(spelling.helpers.items())
+                    for name, (action, origins) in sorted(spelling.statements.helpers.items())
                 ],
                 "sets": [_body(named) for named in sets.all()],
                 "chains": chains,
@@ -105,8 +128,7 @@ def _hook(base: Base | None, chain: Chain) -> str:
 
 def _body(named: NamedSet) -> dict[str, object]:
     return {
-        "word": named.word,
-        "name": named.name,
+        "opening": Line(f"{named.word} {named.name} {{", named.origins),
         "header": named.header,
         "elements": named.elements,
     }
@@ -115,4 +137,4 @@ def _body(named: NamedSet) -> dict[str, object]:
 def _report(item: Item, reason: spell.InexpressibleError, report: Report) -> None:
     origins = item.origins if isinstance(item, Rule) else item.entries[0].origins
     span = next((o.span for o in origins if o.span is not None), None)
-    report.add("unsupported", f"nft cannot match {reason}", span)
+    report.add("unsupported", f"nft cannot match {reason}", span, help=reason.help)

@@ -4,64 +4,113 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
-from typing import assert_never
 
 from policylang.backends.base import Line, comment_text
-from policylang.backends.nft import spell
-from policylang.backends.nft.sets import Sets, by_family
+from policylang.backends.nft import guards, spell
+from policylang.backends.nft.parts import IMPLY_FAMILY, parts
+from policylang.backends.nft.sets import (
+    COMMENT_BYTES,
+    FAMILIES,
+    Sets,
+    address_type,
+    by_family,
+    dynamic_set_name,
+)
+from policylang.backends.nft.statements import Statements
 from policylang.ir import actions as ir
 from policylang.ir.origin import Origin, describe, joined
-from policylang.ir.ruleset import Entry, Item, Lookup, Rule, entry_cube
+from policylang.ir.ruleset import (
+    AddressTest,
+    DynamicSet,
+    Entry,
+    Item,
+    Lookup,
+    Rule,
+    Ruleset,
+)
 from policylang.packets.cube import Cube
 from policylang.packets.fields import (
     ADDRESS_FIELDS,
     PORT_FIELDS,
+    UDP,
     UNIVERSE,
     Field,
 )
-from policylang.packets.values import Ranges
+from policylang.packets.values import V6_BASE, Ranges, format_address
 
-COMMENT_BYTES = 127  # NFTNL_UDATA_COMMENT_MAXLEN less the final NUL
-
-ANSWERS = {
-    ir.Answer.TCP_RESET: "reject with tcp reset",
-    ir.Answer.PORT_UNREACHABLE: "reject",
-    ir.Answer.HOST_UNREACHABLE: "reject with icmpx type host-unreachable",
-    ir.Answer.NET_UNREACHABLE: "reject with icmpx type no-route",
-    ir.Answer.ADMIN_PROHIBITED: "reject with icmpx type admin-prohibited",
-}
+OF_UDP = Cube.of({Field.L4PROTO: Ranges.of(UDP)})
 
 
 class Spelling:
-    """Spells the items of a ruleset; `sets` collects those that get names, `answers` the
-    chains that a verdict map needs for verdicts that are statements in nft."""
+    """Spells the items of a ruleset.
 
-    def __init__(self, sets: Sets) -> None:
+    `sets` collects those that get names, `asked` the chains in which measures are asked once.
+    """
+
+    def __init__(self, sets: Sets, ruleset: Ruleset) -> None:
         self.sets = sets
-        self.answers: dict[str, str] = {}
-        self.helpers: dict[str, tuple[ir.AssignHelper, tuple[Origin, ...]]] = {}
+        self.statements = Statements(sets, ruleset)
+        self.tests = ruleset.address_tests
+        self.asked: dict[str, list[Line]] = {}
 
     def lines(self, item: Item, hint: str) -> Iterator[Line]:
-        """The lines of an item; `hint` names the sets that it may need."""
+        """The lines of an item; `hint` names the sets and chains that it may need.
+
+        Raises InexpressibleError.
+        """
         if isinstance(item, Lookup):
             yield from self._lookup(item, hint)
+        elif isinstance(item.action, ir.Native):
+            if item.action.target == "nft":
+                family = item.action.family
+                only = "" if family is None else f"meta nfproto ipv{family} "
+                yield Line(only + item.action.text, item.origins)
+        else:
+            yield from self._rule(item, hint)
+
+    def _rule(self, rule: Rule, hint: str) -> Iterator[Line]:
+        if isinstance(rule.action, ir.AssignHelper):
+            self.statements.object_of(rule.action, rule.origins)
+        conditions, measures = guards.told_apart(rule.guards)
+        cube = rule.cube
+        if isinstance(rule.action, (ir.RememberQuestion, ir.RememberAsker)):
+            cube = cube & OF_UDP
+        for family, half in self._halves(cube, rule.action, bool(measures)):
+            matches = list(self._matches(half, conditions=conditions))
+            if matches:
+                end = self._ending(rule, measures, family, hint, once=len(matches) > 1)
+                for match in matches:
+                    yield self._line(rule.origins, match, end)
+
+    def _line(self, origins: tuple[Origin, ...], *texts: str) -> Line:
+        return Line(" ".join(filter(None, (*texts, _comment(origins)))), origins)
+
+    def _halves(
+        self, cube: Cube, action: ir.Action, is_measured: bool
+    ) -> Iterator[tuple[int, Cube]]:
+        """The cube, or its two families where what is kept is kept apart for them."""
+        if not is_measured and not isinstance(action, (ir.AddToSet, ir.RememberQuestion)):
+            yield 0, cube
             return
-        comment = _comment(item.origins)
-        statement = self._statement(item)
-        if isinstance(item.action, ir.AssignHelper):
-            name = helper_object(item.action)
-            earlier = self.helpers.get(name, (item.action, ()))[1]
-            self.helpers[name] = (item.action, joined(earlier, item.origins))
-        for match in self._matches(item.cube):
-            yield Line(" ".join(filter(None, (match, statement, comment))), item.origins)
+        for family in FAMILIES:
+            half = cube & Cube.of({Field.FAMILY: Ranges.of(family)})
+            if not half.is_empty:
+                yield family, half
 
     # --- matches ----------------------------------------------------------------------------
 
-    def _matches(self, cube: Cube, keys: tuple[Field, ...] = ()) -> Iterator[str]:
-        """The conjunctions, one a line, whose union is the cube; `keys` are said elsewhere."""
+    def _matches(
+        self,
+        cube: Cube,
+        keys: tuple[Field, ...] = (),
+        conditions: list[guards.Condition] | None = None,
+    ) -> Iterator[str]:
+        """The disjoint conjunctions, one a line, for the packets of the cube that meet all
+        conditions; `keys` are said elsewhere."""
         if cube.is_empty:
             return
-        for part in _by_family(cube, keys):
+        asked = [guards.conditions(c) for c in conditions or ()]
+        for part in parts(cube, keys, self.tests):
             alternatives: list[list[str]] = [self._said(part, f) for f in part.fields]
             family = part[Field.FAMILY].single
             if family is not None and not _implies_family(part, keys):
@@ -69,10 +118,13 @@ class Spelling:
             if Field.L4PROTO in part and not _implies_protocol(part, keys):
                 said = self._values(part, Field.L4PROTO)
                 alternatives.append([f"meta l4proto {said}"])
-            yield from (_in_order(chosen) for chosen in product(*filter(None, alternatives)))
+            for chosen in product(*filter(None, alternatives)):
+                for also in product(*asked):
+                    yield " ".join(filter(None, (_in_order(chosen), *also)))
 
     def _said(self, cube: Cube, f: Field) -> list[str]:
-        """The ways, each a line of its own, in which a term of a cube is said."""
+        """The disjoint ways, each a line of its own, in which a term of a cube is said."""
+        family = cube[Field.FAMILY].single or 0
         match f:
             case Field.FAMILY | Field.L4PROTO:
                 return []
@@ -85,8 +137,19 @@ class Spelling:
             case Field.CT_STATE:
                 pairs = spell.each_value(f, cube[f])
                 return ["ct state " + ",".join(spell.value(f, pair) for pair in pairs)]
+            case _ if f in spell.FLAGS:
+                return spell.flag(f, family, cube[f].single == 1)
+            case Field.ANSWER:
+                key = f"{spell.HEADERS[family]} daddr . udp dport . iifname"
+                return [_member(key, self.sets.questions(family), cube[f])]
+            case Field.TO_ASKER:
+                return [_member("udp dport", self.sets.askers(), cube[f])]
+            case _ if f in spell.ADDRESS_TESTS:
+                word, number = spell.ADDRESS_TESTS[f]
+                address = f"{spell.HEADERS[family]} {word}"
+                return [_tested(address, self.tests[number], family, cube[f])]
             case _:
-                word = spell.selector(f, cube[Field.FAMILY].single or 0, cube[Field.L4PROTO])
+                word = spell.selector(f, family, cube[Field.L4PROTO])
                 return [f"{word} {self._values(cube, f)}"]
 
     def _values(self, cube: Cube, f: Field) -> str:
@@ -102,37 +165,40 @@ class Spelling:
 
     # --- what to do -------------------------------------------------------------------------
 
-    def _statement(self, rule: Rule) -> str:
-        guards = [f"limit rate {g.count}/{g.unit} burst {g.burst} packets" for g in rule.guards]
-        return " ".join((*guards, self._action(rule.action)))
+    def _ending(
+        self, rule: Rule, measures: list[guards.Measure], family: int, hint: str, once: bool
+    ) -> str:
+        """What follows the matches; with `once` several lines end so, and share what is kept.
 
-    def _action(self, action: ir.Action) -> str:
-        match action:
-            case ir.Accept() | ir.Leave():
-                return "accept"
-            case ir.Drop():
-                return "drop"
-            case ir.Reject():
-                return ANSWERS[action.answer]
-            case ir.Jump():
-                return f"jump {action.chain}"
-            case ir.Log():
-                where = f" level {action.level}" if action.level else ""
-                if action.group is not None:
-                    where = f" group {action.group}"
-                return f'log prefix "{action.prefix}"{where}'
-            case ir.AssignHelper():
-                return f'ct helper set "{helper_object(action)}" accept'
-            case _:
-                assert_never(action)
+        A measure whose table is full asks no more, and its line does not hold. That is right
+        for what opens. What closes is therefore put behind a line that goes back to the caller
+        within the measure, and so holds where nothing can be measured.
+        """
+        end = self.statements.counted(rule.action, family)
+        closes = self.statements.closes(rule.action)
+        for measure in reversed(measures):
+            table = guards.table(measure, family)
+            said = guards.measured(measure, measure.over)
+            if table is not None:
+                name = self.sets.table(table, hint, family, rule.origins)
+                word = "add" if table.timeout_s is None else "update"
+                if closes:
+                    back = guards.measured(measure, not measure.over)
+                    kept = f"{word} @{name} {{ {table.key} {back} }} return"
+                    end = self._chain(hint, family, rule.origins, kept, end)
+                    continue
+                said = f"{word} @{name} {{ {table.key} {said} }}"
+            end = f"{said} {end}"
+        if once and measures and not end.startswith("jump "):
+            end = self._chain(hint, family, rule.origins, end)
+        return end
 
-    def _verdict(self, action: ir.Action) -> str:
-        """An action as a verdict map takes it: what is a statement goes into a chain."""
-        if isinstance(action, ir.Reject):
-            name = f"reject-{action.answer.value}"
-            self.answers[name] = ANSWERS[action.answer]
-            return f"goto {name}"
-        return self._action(action)
+    def _chain(self, hint: str, family: int, origins: tuple[Origin, ...], *lines: str) -> str:
+        """The jump to a new chain of these lines; no chain of a ruleset has a dot in its name."""
+        number = sum(name.startswith(f"{hint}.v{family}") for name in self.asked)
+        name = f"{hint}.v{family}" + (f"-{number + 1}" if number else "")
+        self.asked[name] = [self._line(origins, line) for line in lines]
+        return f"jump {name}"
 
     # --- lookups ----------------------------------------------------------------------------
 
@@ -144,7 +210,7 @@ class Spelling:
                 cube = cube & Cube.of({Field.FAMILY: Ranges.of(family)})
             keys = " . ".join(spell.selector(f, family, _protocols(lookup)) for f in lookup.fields)
             types = [
-                f"ipv{family}_addr" if f in ADDRESS_FIELDS else spell.TYPES[f]
+                address_type(family) if f in ADDRESS_FIELDS else spell.TYPES[f]
                 for f in lookup.fields
             ]
             items = [(self._key(lookup, e), e.origins) for e in entries]
@@ -152,16 +218,16 @@ class Spelling:
             if same is None:
                 types.append("verdict")
                 items = [
-                    (f"{text} : {self._verdict(e.action)}", e.origins)
+                    (f"{text} : {self.statements.verdict(e.action)}", e.origins)
                     for (text, _), e in zip(items, entries, strict=True)
                 ]
             ranged = any(low != high for e in entries for low, high in e.key)
             held = self.sets.lookup(hint, types, items, ranged)
             origins = joined(*(e.origins for e in entries))
-            said = f"vmap {held}" if same is None else f"{held} {self._action(same)}"
-            comment = _comment(origins)
+            same_end = "" if same is None else self.statements.counted(same)
+            said = f"vmap {held}" if same is None else f"{held} {same_end}"
             for match in self._matches(cube, lookup.fields):
-                yield Line(" ".join(filter(None, (match, keys, said, comment))), origins)
+                yield self._line(origins, match, keys, said)
 
     def _key(self, lookup: Lookup, entry: Entry) -> str:
         return " . ".join(
@@ -169,35 +235,33 @@ class Spelling:
         )
 
 
-def helper_object(action: ir.AssignHelper) -> str:
-    """The name of the helper object: the kernel's name and the protocol."""
-    safe = "".join(c if c.isalnum() else "-" for c in action.helper.lower())
-    return f"{safe}-{spell.PORTED_WORDS[action.protocol]}"
-
-
 def _comment(origins: tuple[Origin, ...]) -> str:
     text = comment_text(describe(origins), COMMENT_BYTES)
     return f'comment "{text}"' if text else ""
 
 
-def _by_family(cube: Cube, keys: tuple[Field, ...]) -> Iterator[Cube]:
-    """The cube, or its two halves where addresses are said family by family."""
-    if cube[Field.FAMILY].single is None and any(
-        f in cube and f not in keys for f in ADDRESS_FIELDS
-    ):
-        for family in (4, 6):
-            half = cube & Cube.of({Field.FAMILY: Ranges.of(family)})
-            if not half.is_empty:
-                yield half
-    else:
-        yield cube
+def _member(key: str, name: str, values: Ranges) -> str:
+    return f"{key} {'' if values.single == 1 else '!= '}@{name}"
+
+
+def _tested(address: str, test: AddressTest, family: int, values: Ranges) -> str:
+    if isinstance(test, DynamicSet):
+        return _member(address, dynamic_set_name(test.name, family), values)
+    mask, value = (format_address(V6_BASE + n) for n in (test.mask, test.value))
+    return f"{address} & {mask} {'==' if values.single == 1 else '!='} {value}"
 
 
 def _implies_family(cube: Cube, keys: tuple[Field, ...]) -> bool:
-    said = (*cube.fields, *keys)
-    return any(
-        f in said for f in (*ADDRESS_FIELDS, Field.ICMP_TYPE, Field.ICMPV6_TYPE, Field.HOP_LIMIT)
-    )
+    return not IMPLY_FAMILY.isdisjoint((*cube.fields, *keys))
+
+
+IMPLY_PROTOCOL = (
+    Field.ICMP_TYPE,
+    Field.ICMPV6_TYPE,
+    Field.TCP_FLAGS,
+    Field.ANSWER,
+    Field.TO_ASKER,
+)
 
 
 def _implies_protocol(cube: Cube, keys: tuple[Field, ...]) -> bool:
@@ -205,12 +269,22 @@ def _implies_protocol(cube: Cube, keys: tuple[Field, ...]) -> bool:
     if Field.L4PROTO in keys:
         return True
     said = (*cube.fields, *keys)
-    if any(f in said for f in (Field.ICMP_TYPE, Field.ICMPV6_TYPE, Field.TCP_FLAGS)):
+    if any(f in said for f in IMPLY_PROTOCOL):
         return True
     return any(f in said for f in PORT_FIELDS) and cube[Field.L4PROTO].single is not None
 
 
-ORDER = ("iifname", "oifname", "ct state", "meta nfproto", "ip", "fib", "meta l4proto")
+ORDER = (
+    "iifname",
+    "oifname",
+    "ether saddr",
+    "ct state",
+    "ct direction",
+    "meta nfproto",
+    "ip",
+    "fib",
+    "meta l4proto",
+)
 
 
 def _in_order(parts: tuple[str, ...]) -> str:
@@ -223,13 +297,14 @@ def _in_order(parts: tuple[str, ...]) -> str:
 
 
 def _entries_by_family(lookup: Lookup) -> Iterator[tuple[int, list[Entry]]]:
-    if not any(f in ADDRESS_FIELDS for f in lookup.fields):
+    address = next((i for i, f in enumerate(lookup.fields) if f in ADDRESS_FIELDS), None)
+    if address is None:
         yield lookup.cube[Field.FAMILY].single or 0, list(lookup.entries)
         return
     for family in (4, 6):
-        cube = Cube.of({Field.FAMILY: Ranges.of(family)})
-        entries = [e for e in lookup.entries if entry_cube(lookup, e).meets(cube)]
-        if entries:
+        is_v6 = family == 6
+        entries = [e for e in lookup.entries if (e.key[address][0] >= V6_BASE) is is_v6]
+        if entries and family in lookup.cube[Field.FAMILY]:
             yield family, entries
 
 

@@ -1,21 +1,45 @@
-"""Named sets of an nft table: large ones, and those that several rules share."""
+"""Named sets of an nft table: large ones, those that several rules share, those that fill.
+
+What a policy declares as dynamic is called by `dynamic_set_name` in every table, so that its
+elements can be found again. What rules keep for themselves (rates, counts, questions) has a dot
+in its name, which no name of a policy has: it is never taken for a dynamic set.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from policylang.backends.base import Line
+from policylang.backends.base import Line, comment_text
 from policylang.backends.nft import spell
-from policylang.ir.origin import Origin
-from policylang.ir.ruleset import Ruleset
+from policylang.backends.nft.guards import Table, duration
+from policylang.ir.origin import Origin, describe
+from policylang.ir.ruleset import DynamicSet, Ruleset
 from policylang.packets.fields import ADDRESS_FIELDS, FAMILY_ADDRESSES, PORT_FIELDS, Field
 from policylang.packets.values import Ranges
 
 INLINE_VALUES = 6  # more elements than that read better in a set of their own
-NAMEABLE = (*ADDRESS_FIELDS, *PORT_FIELDS)
+NAMEABLE = (*ADDRESS_FIELDS, *PORT_FIELDS, Field.SMAC)
+HINTS = {"inet_service": "ports", "ether_addr": "macs"}
 LINE_ITEMS = 8  # elements on a line of a set that no one reads element by element
 LISTED_ITEMS = 512  # up to so many elements each have a line, with their statement
+
+COMMENT_BYTES = 127  # NFTNL_UDATA_COMMENT_MAXLEN less the final NUL
+FAMILIES = (4, 6)
+
+# Entries of a table that rules keep for themselves. For a packet whose address finds no place in
+# a full one, rules that open do not hold, and rules that close do.
+TABLE_SIZE = 65535
+
+
+def dynamic_set_name(name: str, family: int) -> str:
+    """What the set of that name is called that holds its addresses of a family (4, 6)."""
+    return f"{name}-v{family}"
+
+
+def address_type(family: int) -> str:
+    """The type of an address in a set."""
+    return f"ipv{family}_addr"
 
 
 @dataclass(slots=True)
@@ -26,6 +50,7 @@ class NamedSet:
     name: str
     header: list[str]
     elements: list[Line]
+    origins: tuple[Origin, ...] = ()
 
 
 @dataclass(slots=True)
@@ -33,40 +58,47 @@ class Sets:
     """Decides which sets have names, and holds them."""
 
     wanted: dict[Ranges, str]  # the policy's names
-    counts: dict[tuple[int, Ranges], int]
-    made: dict[tuple[int, Ranges], NamedSet] = field(default_factory=dict)
+    counts: dict[tuple[str, Ranges], int]  # by type and values
+    dynamic: list[NamedSet]
+    has_counters: bool
+    made: dict[tuple[str, Ranges], NamedSet] = field(default_factory=dict)
     lookups: list[NamedSet] = field(default_factory=list)
+    kept: dict[str, NamedSet] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, ruleset: Ruleset) -> Sets:
-        """Counts how often each set of addresses or ports is matched."""
-        counts: dict[tuple[int, Ranges], int] = {}
+        """Counts how often each set of addresses, ports or MACs is matched."""
+        counts: dict[tuple[str, Ranges], int] = {}
         for chain in ruleset.chains:
             for item in chain.items:
                 for f, values in item.cube:
                     if f in NAMEABLE and len(values) > 1:
                         for family, part in by_family(f, values):
-                            counts[family, part] = counts.get((family, part), 0) + 1
+                            key = _type(f, family), part
+                            counts[key] = counts.get(key, 0) + 1
         wanted: dict[Ranges, str] = {}
         for values, name in ruleset.set_names:
             wanted.setdefault(values, name)
             for _, part in by_family(Field.SADDR, values):
                 wanted.setdefault(part, name)
-        return cls(wanted, counts)
+        dynamic = [_dynamic(s, family) for s in ruleset.dynamic_sets for family in FAMILIES]
+        taken = {named.name for named in dynamic}
+        return cls(wanted, counts, dynamic, ruleset.has_counters, taken=taken)
 
     def spell(self, f: Field, family: int, values: Ranges) -> str:
         """`{ a, b }` or `@name`, making the named set where it is the first use."""
         pairs = spell.each_value(f, values)
-        key = (family if f in ADDRESS_FIELDS else 0, values)
         few = len(pairs) <= INLINE_VALUES
-        if f not in NAMEABLE or len(pairs) == 1 or (few and self.counts.get(key, 0) < 2):
+        if f not in NAMEABLE or len(pairs) == 1:
+            return spell.braces([spell.value(f, pair) for pair in pairs])
+        key = _type(f, family), values
+        if few and self.counts.get(key, 0) < 2:
             return spell.braces([spell.value(f, pair) for pair in pairs])
         if key not in self.made:
-            kind = {0: "inet_service", 4: "ipv4_addr", 6: "ipv6_addr"}[key[0]]
-            hint = self.wanted.get(values) or ("ports" if key[0] == 0 else "addresses")
-            name = self._free(hint if key[0] == 0 else f"{hint}-v{family}")
-            header = [f"type {kind}"]
+            hint = self.wanted.get(values) or HINTS.get(key[0], "addresses")
+            name = self._free(f"{hint}-v{family}" if f in ADDRESS_FIELDS else hint)
+            header = [f"type {key[0]}"]
             if any(low != high for low, high in pairs):
                 header.append("flags interval")
             texts = [spell.value(f, pair) for pair in pairs]
@@ -76,19 +108,49 @@ class Sets:
     def lookup(
         self, hint: str, types: list[str], items: list[tuple[str, tuple[Origin, ...]]], flags: bool
     ) -> str:
-        """The reference to a lookup's set or map, in place or by name."""
-        if len(items) <= INLINE_VALUES:
-            return "{ " + ", ".join(text for text, _ in items) + " }"
+        """The reference to a lookup's set or map, in place or by name.
+
+        A map whose elements are to be counted has a name: one in place cannot count.
+        """
         is_map = types[-1] == "verdict"
+        if len(items) <= INLINE_VALUES and not (is_map and self.has_counters):
+            return "{ " + ", ".join(text for text, _ in items) + " }"
         keys = " . ".join(types[:-1] if is_map else types)
         header = [f"type {keys} : verdict" if is_map else f"type {keys}"]
         if flags:
             header.append("flags interval")
+        if is_map and self.has_counters:
+            header.append("counter")
         name = self._free(hint)
         self.lookups.append(
             NamedSet("map" if is_map else "set", name, header, list(_lookup_lines(items)))
         )
         return f"@{name}"
+
+    def table(self, table: Table, hint: str, family: int, origins: tuple[Origin, ...]) -> str:
+        """The name of a set that keeps what a rule measures for each address."""
+        name = self._free(f"{table.kind}.{hint}-v{family}")
+        header = [f"type {address_type(family)}", f"size {TABLE_SIZE}"]
+        if table.timeout_s is None:
+            header.append("flags dynamic")
+        else:
+            header += ("flags dynamic,timeout", f"timeout {duration(table.timeout_s)}")
+        self.kept[name] = NamedSet("set", name, header, [], origins)
+        return name
+
+    def questions(self, family: int) -> str:
+        """The name of the set of remembered questions of a family."""
+        name = f"questions.v{family}"
+        return self._remembered(name, f"{address_type(family)} . inet_service . ifname")
+
+    def askers(self) -> str:
+        """The name of the set of ports from which questions came in."""
+        return self._remembered("askers.ports", "inet_service")
+
+    def _remembered(self, name: str, kind: str) -> str:
+        header = [f"type {kind}", f"size {TABLE_SIZE}", "flags dynamic,timeout"]
+        self.kept.setdefault(name, NamedSet("set", name, header, []))
+        return name
 
     def _free(self, hint: str) -> str:
         name, number = hint, 1
@@ -99,7 +161,29 @@ class Sets:
         return name
 
     def all(self) -> list[NamedSet]:
-        return [*sorted(self.made.values(), key=lambda s: s.name), *self.lookups]
+        """Those that the policy fills first, then those that are as they stand."""
+        kept = (self.kept[name] for name in sorted(self.kept))
+        return [*self.dynamic, *kept, *sorted(self.made.values(), key=_name), *self.lookups]
+
+
+def _name(named: NamedSet) -> str:
+    return named.name
+
+
+def _type(f: Field, family: int) -> str:
+    return address_type(family) if f in ADDRESS_FIELDS else spell.TYPES[f]
+
+
+def _dynamic(declared: DynamicSet, family: int) -> NamedSet:
+    """One of the two sets; each takes time-outs, for elements of rules and of people have them."""
+    header = [f"type {address_type(family)}", f"size {declared.size}", "flags dynamic,timeout"]
+    if declared.timeout_s is not None:
+        header.append(f"timeout {duration(declared.timeout_s)}")
+    comment = comment_text(describe(declared.origins), COMMENT_BYTES)
+    if comment:
+        header.append(f'comment "{comment}"')
+    name = dynamic_set_name(declared.name, family)
+    return NamedSet("set", name, header, [], declared.origins)
 
 
 def by_family(f: Field, values: Ranges) -> Iterator[tuple[int, Ranges]]:

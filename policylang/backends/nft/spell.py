@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from policylang.backends.names import NameMatch, name_matches
 from policylang.packets.fields import (
     ADDRESS_FIELDS,
+    DADDR_TESTS,
     DCCP,
     ICMPV6,
+    SADDR_TESTS,
     SCTP,
     TCP,
     UDP,
     AddressType,
     Field,
+    FlowDirection,
     State,
     flags_test,
 )
@@ -85,18 +88,36 @@ ICMPV6_WORDS = {
     143: "mld2-listener-report",
 }
 FAMILY_WORDS = {4: "ipv4", 6: "ipv6"}
+# RFC 2474 section 4.2.2, RFC 2597 section 6, RFC 3246: the names that nft 1.0.6 knows.
+DSCP_WORDS = {
+    **{8 * n: f"cs{n}" for n in range(8)},
+    **{8 * n + 2 * drop: f"af{n}{drop}" for n in range(1, 5) for drop in range(1, 4)},
+    46: "ef",
+}
+DIRECTION_WORDS = {FlowDirection.ORIGINAL: "original", FlowDirection.REPLY: "reply"}
 
 WORDS: dict[Field, Mapping[int, str]] = {
     Field.L4PROTO: PROTOCOL_WORDS,
     Field.ICMP_TYPE: ICMP_WORDS,
     Field.ICMPV6_TYPE: ICMPV6_WORDS,
     Field.CT_STATE: {int(state): word for state, word in STATE_WORDS.items()},
+    Field.CT_DIRECTION: {int(way): word for way, word in DIRECTION_WORDS.items()},
     Field.DADDR_TYPE: {int(kind): word for kind, word in ADDRESS_TYPE_WORDS.items()},
+    Field.SADDR_TYPE: {int(kind): word for kind, word in ADDRESS_TYPE_WORDS.items()},
+    Field.DSCP: DSCP_WORDS,
     Field.FAMILY: FAMILY_WORDS,
 }
 
 TCP_FLAG_WORDS = ("fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr")
-FEW_TYPES = 8  # ICMP types up to so many are said one by one, by name
+FEW_NAMED = 8  # values with names (ICMP types, DSCP) up to so many are said one by one
+
+NAMED_ONE_BY_ONE = (Field.ICMP_TYPE, Field.ICMPV6_TYPE, Field.DSCP)
+HEADERS = {4: "ip", 6: "ip6"}  # what addresses and DSCP are read from
+FLAGS = (Field.IPSEC, Field.REVERSE_PATH, Field.SOURCE_ROUTED)
+ADDRESS_TESTS: dict[Field, tuple[str, int]] = {  # the address, and the number of the test
+    **{f: ("saddr", n) for n, f in enumerate(SADDR_TESTS)},
+    **{f: ("daddr", n) for n, f in enumerate(DADDR_TESTS)},
+}
 
 # The types of fields in named sets and maps.
 TYPES = {
@@ -107,16 +128,24 @@ TYPES = {
     Field.DPORT: "inet_service",
     Field.ICMP_TYPE: "icmp_type",
     Field.ICMPV6_TYPE: "icmpv6_type",
+    Field.SMAC: "ether_addr",
 }
 
 
 class InexpressibleError(ValueError):
-    """A set of values that nft has no words for."""
+    """What nft has no words for, said so that it goes on from "cannot match"; `help` mends it."""
+
+    def __init__(self, what: str, help: str | None = None) -> None:
+        super().__init__(what)
+        self.help = help
 
 
 def selector(field: Field, family: int, protocols: Ranges) -> str:
-    """The expression that yields a field; `family` for addresses, `protocols` for ports."""
-    ip = "ip" if family == 4 else "ip6"
+    """The expression that yields a field; `family` for addresses, `protocols` for ports.
+
+    Fields that a packet has or has not are no expressions (AssertionError).
+    """
+    ip = HEADERS[4 if family == 4 else 6]
     match field:
         case Field.IIF:
             return "iifname"
@@ -147,6 +176,64 @@ def selector(field: Field, family: int, protocols: Ranges) -> str:
             return "meta nfproto"
         case Field.TCP_FLAGS:
             return "tcp flags"
+        case Field.CT_DIRECTION:
+            return "ct direction"
+        case Field.SMAC:
+            return "ether saddr"
+        case Field.DSCP:
+            return f"{ip} dscp"
+        case Field.SIZE:
+            return "meta length"
+        case Field.SADDR_TYPE:
+            return "fib saddr type"
+        case _:
+            raise AssertionError(f"{field.name} is no expression with values")
+
+
+def flag(field: Field, family: int, holds: bool) -> list[str]:
+    """The disjoint tests, one a line, of a field that a packet has (1) or not (0).
+
+    `family` is 4 or 6 where the field is SOURCE_ROUTED.
+    """
+    exists = "exists" if holds else "missing"
+    match field:
+        case Field.IPSEC:
+            return [f"meta ipsec {exists}"]
+        case Field.REVERSE_PATH:
+            return [f"fib saddr . iif oif {exists}"]
+        case Field.SOURCE_ROUTED if family == 6:
+            return [f"exthdr rt {exists}"]
+        case Field.SOURCE_ROUTED:
+            return _source_routed() if holds else _not_source_routed()
+        case _:
+            raise AssertionError(f"{field.name} is more than there or not")
+
+
+# The first four bytes of IPv4 options that start with a source route (RFC 791 section 3.1: loose
+# 131, strict 137), up to three no-operations before it. `ip option` alone finds none of which a
+# hop is used up: ipv4_find_option reads options as those of a packet that is sent, where the
+# pointer must be 4.
+STARTS_WITH_ROUTE = "@nh,160,32 {}{{ " + ", ".join(
+    f"{start}{kind}{'0' * zeros}-{start}{kind}{'f' * zeros}" if zeros else f"{start}{kind}"
+    for start, zeros in (("0x", 6), ("0x01", 4), ("0x0101", 2), ("0x010101", 0))
+    for kind in ("83", "89")
+) + " }}"  # fmt: skip
+HAS_OPTIONS = "ip hdrlength > 5"  # words of four bytes
+NO_LOOSE, NO_STRICT = "ip option lsrr missing", "ip option ssrr missing"
+
+
+def _source_routed() -> list[str]:
+    starts, otherwise = STARTS_WITH_ROUTE.format(""), STARTS_WITH_ROUTE.format("!= ")
+    return [
+        f"{HAS_OPTIONS} {starts}",
+        f"{HAS_OPTIONS} {otherwise} ip option lsrr exists",
+        f"{HAS_OPTIONS} {otherwise} {NO_LOOSE} ip option ssrr exists",
+    ]
+
+
+def _not_source_routed() -> list[str]:
+    otherwise = STARTS_WITH_ROUTE.format("!= ")
+    return ["ip hdrlength 5", f"{HAS_OPTIONS} {otherwise} {NO_LOOSE} {NO_STRICT}"]
 
 
 def value(field: Field, pair: Range) -> str:
@@ -159,10 +246,17 @@ def value(field: Field, pair: Range) -> str:
         if pattern is None:
             raise InexpressibleError("interface names between two others")
         return f'"{pattern}"'
+    if field is Field.SMAC:
+        return "-".join(mac(n) for n in ((low,) if low == high else (low, high)))
     words: Mapping[int, str] = WORDS.get(field, {})
     if low == high:
         return words.get(low, str(low))
     return f"{low}-{high}"
+
+
+def mac(number: int) -> str:
+    """The usual text of an Ethernet address."""
+    return number.to_bytes(6, "big").hex(":")
 
 
 def _address(low: int, high: int) -> str:
@@ -177,8 +271,8 @@ def _address(low: int, high: int) -> str:
 
 def each_value(field: Field, values: Ranges) -> Ranges:
     """Values that have words of their own, such as states and ICMP types, taken apart."""
-    few = field in (Field.ICMP_TYPE, Field.ICMPV6_TYPE) and values.count <= FEW_TYPES
-    if few or field in (Field.CT_STATE, Field.DADDR_TYPE, Field.FAMILY):
+    few = field in NAMED_ONE_BY_ONE and values.count <= FEW_NAMED
+    if few or field in (Field.CT_STATE, Field.DADDR_TYPE, Field.SADDR_TYPE, Field.FAMILY):
         return Ranges(tuple((n, n) for low, high in values for n in range(low, high + 1)))
     return values
 
