@@ -5,6 +5,7 @@ It knows the text alone, and nothing of how the text was made.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -55,8 +56,14 @@ class IpSet:
     kind: str
     family: str | None
     elements: list[list[str]] = field(default_factory=list)
+    kept_as: str | None = None  # the name of a set that packets fill: the packet says what holds
 
     def holds(self, packet: Packet, flags: list[str]) -> bool:
+        if self.kept_as is not None:
+            return _is_kept(self.kept_as, packet, flags)
+        if self.kind == "hash:mac":
+            assert flags == ["src"] and ["00:00:00:00:00:00"] not in self.elements
+            return any(packet.get(Field.SMAC) == _mac(text) for (text,) in self.elements)
         parts = self.kind.partition(":")[2].split(",")
         assert len(parts) == len(flags)
         if self.family is not None:
@@ -65,6 +72,32 @@ class IpSet:
             all(map(_element_part, parts, element, flags, [packet] * len(parts)))
             for element in self.elements
         )
+
+
+def _is_kept(name: str, packet: Packet, flags: list[str]) -> bool:
+    """Whether a set that packets fill holds this one: what its fields say, or may not say."""
+    match name.removeprefix("policylang-"):
+        case "some-v4" | "some-v6":
+            assert name.endswith(str(packet[Field.FAMILY]))
+            where = Field.SADDR_TEST_0 if flags == ["src"] else Field.DADDR_TEST_0
+        case "asked.iface-v4" | "asked.iface-v6":
+            assert flags == ["dst", "src"]
+            where = Field.ANSWER
+        case "asked.port-v4" | "asked.port-v6":
+            assert flags == ["dst", "dst"]
+            where = Field.ANSWER
+        case "asked.by":
+            assert flags == ["dst"]
+            if packet[Field.L4PROTO] == 6:
+                return True  # the port that a question over UDP came from
+            where = Field.TO_ASKER
+        case other:
+            raise AssertionError(other)
+    return packet[where] == 1
+
+
+def _mac(text: str) -> int:
+    return int(text.replace(":", ""), 16)
 
 
 def _element_part(part: str, text: str, flag: str, packet: Packet) -> bool:
@@ -105,10 +138,13 @@ def read_sets(text: str, sets: dict[str, IpSet] | None = None) -> dict[str, IpSe
             case "create":
                 options = dict(zip(rest[1::2], rest[2::2], strict=False))
                 made = IpSet(rest[0], options.get("family"))
+                if "timeout" in options:
+                    made.kept_as = name
                 there = sets.setdefault(name, made)
                 assert (there.kind, there.family) == (made.kind, made.family)
                 assert "-exist" in rest
-                assert made.kind == "bitmap:port" or options["maxelem"] == "16777216"
+                if made.kept_as is None and made.kind != "bitmap:port":
+                    assert options["maxelem"] == "16777216"
             case "add":
                 element = rest[0].split(",")
                 assert element not in sets[name].elements
@@ -244,7 +280,19 @@ def _line(words: list[str], sets: Mapping[str, IpSet]) -> Line:
             case "--comment":
                 assert len(next(rest)) <= 255
                 continue
-            case "--limit" | "--hashlimit-upto" | "--limit-burst" | "--hashlimit-burst":
+            case (
+                "--limit"
+                | "--hashlimit-upto"
+                | "--limit-burst"
+                | "--hashlimit-burst"
+                | "--connlimit-upto"
+                | "--connlimit-mask"
+                | "--uid-owner"
+                | "--mark"
+                | "--timestart"
+                | "--timestop"
+                | "--weekdays"
+            ):
                 guard = True
                 next(rest)
                 continue
@@ -272,12 +320,14 @@ def _line(words: list[str], sets: Mapping[str, IpSet]) -> Line:
             case _:
                 value = next(rest)
                 test = _test(word, value, protocol, loaded)
-        matches.append(_flipped(test) if is_not else test)
+        # What came without a MAC address meets no match of one, turned or not.
+        has_field = word != "--mac-source"
+        matches.append(_flipped(test, has_field) if is_not else test)
     raise AssertionError(f"no target: {words}")
 
 
-def _flipped(test: Callable[[Packet], bool]) -> Callable[[Packet], bool]:
-    return lambda packet: not test(packet)
+def _flipped(test: Callable[[Packet], bool], has_field: bool) -> Callable[[Packet], bool]:
+    return lambda packet: (has_field or Field.SMAC in packet) and not test(packet)
 
 
 def _equal(where: Field, value: int) -> Callable[[Packet], bool]:
@@ -306,8 +356,12 @@ def _test(
         case "-i" | "-o":
             return _interface(Field.IIF if option == "-i" else Field.OIF, value)
         case "-s" | "-d":
-            network = ip_network(value)
             where = Field.SADDR if option == "-s" else Field.DADDR
+            base, _, mask = value.partition("/")
+            if ":" in mask:
+                bits, wanted = (int(ip_address(text)) for text in (mask, base))
+                return lambda packet: packet[where] & bits == wanted
+            network = ip_network(value)
             return lambda packet: _ip(packet[where]) in network
         case "--src-range" | "--dst-range":
             assert "iprange" in loaded
@@ -331,11 +385,29 @@ def _test(
         case "--icmpv6-type":
             assert protocol == 58
             return _equal(Field.ICMPV6_TYPE, int(value))
+        case "--u32" if "&&" in value or value.startswith(("20&", "36&")):
+            tests = [re.fullmatch(r"(\d+)&(\w+)=(\w+)", word) for word in value.split(" && ")]
+            words = [[int(n, 0) for n in test.groups()] for test in tests if test is not None]
+            assert len(words) == len(tests)
+            return lambda packet: all(_word(packet, at) & bits == n for at, bits, n in words)
         case "--u32":
             location, _, numbers = value.partition("=")
             where = {"6&0xFF": Field.L4PROTO, "0>>22&0x3C@0>>24": Field.ICMP_TYPE}[location]
             assert len(numbers.split(",")) <= 10
             return _ports(where, numbers.split(","))
+        case "--ctdir":
+            return _equal(Field.CT_DIRECTION, ["ORIGINAL", "REPLY"].index(value))
+        case "--mac-source":
+            return _equal(Field.SMAC, _mac(value))
+        case "--dscp":
+            return _equal(Field.DSCP, int(value))
+        case "--length":
+            return _ports(Field.SIZE, [value])
+        case "--dir":
+            assert value == "in"
+            return lambda packet: True
+        case "--pol":
+            return _equal(Field.IPSEC, ["none", "ipsec"].index(value))
         case "--ctstate":
             states = {State[name] for name in value.split(",")}
             return lambda packet: packet.get(Field.CT_STATE) in states
@@ -350,9 +422,10 @@ def _test(
             return lambda packet: packet[Field.HOP_LIMIT] < int(value)
         case "--hl-gt":
             return lambda packet: packet[Field.HOP_LIMIT] > int(value)
-        case "--dst-type":
+        case "--src-type" | "--dst-type":
             types = {ROUTE_TYPES[name] for name in value.split(",")}
-            return lambda packet: _has_type(packet, types)
+            where = Field.SADDR_TYPE if option == "--src-type" else Field.DADDR_TYPE
+            return lambda packet: _has_type(packet, where, types)
     raise AssertionError(option)
 
 
@@ -375,9 +448,15 @@ def _ports(where: Field, parts: list[str]) -> Callable[[Packet], bool]:
     return lambda packet: where in packet and any(a <= packet[where] <= b for a, b in ranges)
 
 
-def _has_type(packet: Packet, types: set[int]) -> bool:
+def _word(packet: Packet, at: int) -> int:
+    """Four bytes of an IPv6 header, among those of the addresses."""
+    where, start = (Field.SADDR, 8) if at < 24 else (Field.DADDR, 24)
+    return packet[where] >> 8 * (12 - (at - start)) & 0xFFFF_FFFF
+
+
+def _has_type(packet: Packet, where: Field, types: set[int]) -> bool:
     """xt_addrtype: match_type4 and match_type6 of net/netfilter/xt_addrtype.c."""
-    number = packet[Field.DADDR_TYPE]
+    number = packet[where]
     if packet[Field.FAMILY] == 4:
         return number in types
     assert not types & {3, 6, 8}, "the kernel refuses these for IPv6"

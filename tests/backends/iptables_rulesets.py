@@ -11,14 +11,30 @@ from policylang.ir.actions import (
     Action,
     Answer,
     AssignHelper,
+    ConnectionsGuard,
     Drop,
+    Guard,
     Jump,
     Leave,
     Log,
+    MarkGuard,
+    OwnerGuard,
     RateGuard,
     Reject,
+    TimeGuard,
 )
-from policylang.ir.ruleset import Base, Chain, Entry, Item, Lookup, Rule, Ruleset
+from policylang.ir.ruleset import (
+    AddressTest,
+    Base,
+    Chain,
+    DynamicSet,
+    Entry,
+    HostSuffix,
+    Item,
+    Lookup,
+    Rule,
+    Ruleset,
+)
 from policylang.ir.stages import Path, Stage
 from policylang.packets.cube import EVERYTHING, Cube
 from policylang.packets.fields import UNIVERSE, Field, State, with_flags
@@ -128,6 +144,31 @@ VALUES: dict[Field, st.SearchStrategy[Ranges]] = {
 }
 VALUES[Field.OIF] = VALUES[Field.IIF]
 
+MACS = [(n, n) for n in (0, 1, 2, 0x0200_0000_0099)]
+SOME_MACS = st.one_of(
+    _some(MACS, 3), st.just(Ranges(tuple((n, n + n % 3) for n in range(0, 99, 4))))
+)
+BIT = st.sampled_from([Ranges.of(0), Ranges.of(1)])
+KEPT = DynamicSet("some", 60, 100)
+TESTS: tuple[AddressTest, ...] = (KEPT, HostSuffix(1, 1), HostSuffix(2, 3))
+ADDRESS_TEST_FIELDS = tuple(
+    Field[f"{end}_TEST_{number}"] for end in ("SADDR", "DADDR") for number in range(len(TESTS))
+)
+
+# Fields of which the packets of the kernel tests here say nothing.
+BESIDE: dict[Field, st.SearchStrategy[Ranges]] = {
+    Field.SADDR_TYPE: VALUES[Field.DADDR_TYPE],
+    Field.CT_DIRECTION: BIT,
+    Field.SMAC: _maybe_complement(Field.SMAC, SOME_MACS),
+    Field.DSCP: _maybe_complement(Field.DSCP, _some([(0, 0), (46, 46), (8, 12)], 3)),
+    Field.SIZE: _maybe_complement(Field.SIZE, _some([(0, 100), (200, 300), (1500, 1500)], 3)),
+    Field.IPSEC: BIT,
+    Field.ANSWER: BIT,
+    Field.TO_ASKER: BIT,
+    **dict.fromkeys(ADDRESS_TEST_FIELDS, BIT),
+}
+VALUES |= BESIDE
+
 
 @st.composite
 def cubes(draw: st.DrawFn, without: frozenset[Field] = frozenset()) -> Cube:
@@ -152,14 +193,27 @@ LOGS: list[Action] = [Log("a"), Log('q"\\ ', level="info"), Log("g", group=3)]
 TCP_ALONE = Cube.of({Field.L4PROTO: Ranges.of(6)})
 
 
+# Several windows, and owners of which a packet may have more than one.
+NIGHTS = Ranges(tuple((day * 86400 + 9000 * day, day * 86400 + 70_000) for day in range(7)))
+LOOKING: list[Guard] = [
+    TimeGuard(NIGHTS, False),
+    OwnerGuard("user", Ranges.of(33, 1000), ("www-data", "nobody")),
+    MarkGuard(1, 0xFF),
+]
+COUNTING: list[Guard] = [RateGuard(10, "second", 5), ConnectionsGuard(8)]
+GUARDS = st.tuples(
+    st.lists(st.sampled_from(LOOKING), unique=True),
+    st.lists(st.sampled_from(COUNTING), unique=True),
+).map(lambda some: (*some[0], *some[1]))
+
+
 @st.composite
 def rules(draw: st.DrawFn, jumps: list[str], without: frozenset[Field] = frozenset()) -> Rule:
     cube = draw(cubes(without))
     action = draw(st.sampled_from([*TERMINAL, *LOGS, *map(Jump, jumps)]))
     if isinstance(action, Drop) and not (cube & TCP_ALONE).is_empty and draw(st.booleans()):
         cube, action = cube & TCP_ALONE, Reject(Answer.TCP_RESET)
-    guards = draw(st.sampled_from([(), (), (RateGuard(10, "second", 5),)]))
-    return Rule(cube, action, guards)
+    return Rule(cube, action, draw(st.one_of(st.just(()), GUARDS)))
 
 
 SHAPES = (
@@ -258,7 +312,8 @@ def filters(
     callers = (base, outer) if _is_read(outer.name, (base,)) else (base,)
     chains = (*callers, inner) if _is_read(inner.name, callers) else callers
     names = draw(st.sampled_from([(), ((Ranges.merged(ADDRESSES[:5]), "some"),)]))
-    return Ruleset((Base(Stage.FILTER, path, "base"),), chains, names)
+    base_of_all = (Base(Stage.FILTER, path, "base"),)
+    return Ruleset(base_of_all, chains, names, address_tests=TESTS, dynamic_sets=(KEPT,))
 
 
 def _is_read(name: str, by: tuple[Chain, ...]) -> bool:
@@ -269,22 +324,23 @@ def _actions(item: Item) -> list[Action]:
     return [item.action] if isinstance(item, Rule) else [e.action for e in item.entries]
 
 
-NOT_IN_RAW = frozenset({Field.CT_STATE, Field.CT_HELPER, Field.OIF})
+NOT_IN_RAW = frozenset({Field.CT_STATE, Field.CT_HELPER, Field.CT_DIRECTION, Field.OIF})
 
 
 @st.composite
-def assignments(draw: st.DrawFn) -> Ruleset:
+def assignments(draw: st.DrawFn, without: frozenset[Field] = NOT_IN_RAW) -> Ruleset:
     """A ruleset that assigns helpers to what arrives, in chains that may be left from within."""
-    inner = Chain("inner", _assigning(draw, []))
-    base = Chain("assign-helper-input", _assigning(draw, [inner.name]))
+    inner = Chain("inner", _assigning(draw, [], without))
+    base = Chain("assign-helper-input", _assigning(draw, [inner.name], without))
     chains = (base, inner) if _is_read("inner", (base,)) else (base,)
-    return Ruleset((Base(Stage.ASSIGN_HELPER, Path.INPUT, base.name),), chains)
+    bases = (Base(Stage.ASSIGN_HELPER, Path.INPUT, base.name),)
+    return Ruleset(bases, chains, address_tests=TESTS, dynamic_sets=(KEPT,))
 
 
-def _assigning(draw: st.DrawFn, jumps: list[str]) -> tuple[Item, ...]:
+def _assigning(draw: st.DrawFn, jumps: list[str], without: frozenset[Field]) -> tuple[Item, ...]:
     found: list[Item] = []
     for _ in range(draw(st.integers(1, 6))):
-        cube = draw(cubes(NOT_IN_RAW))
+        cube = draw(cubes(without))
         actions: list[Action] = [AssignHelper("ftp", 6), AssignHelper("RAS", 17), Leave()]
         action = draw(st.sampled_from([*actions, *map(Jump, jumps)]))
         if isinstance(action, AssignHelper):
@@ -292,7 +348,7 @@ def _assigning(draw: st.DrawFn, jumps: list[str]) -> tuple[Item, ...]:
             cube = only if (cube & only).is_empty else cube & only
         found.append(Rule(cube, action))
     if draw(st.booleans()):
-        lookup = draw(lookups([], NOT_IN_RAW))
+        lookup = draw(lookups([], without))
         entries = tuple(Entry(entry.key, Leave()) for entry in lookup.entries)
         found.insert(0, Lookup(lookup.cube, lookup.fields, entries))
     return tuple(found)
@@ -314,13 +370,17 @@ def packets(ruleset: Ruleset) -> st.SearchStrategy[dict[Field, int]]:
     edges[Field.DADDR_TYPE] = set(range(1, 6))
     for where in (Field.SPORT, Field.DPORT, Field.ICMP_TYPE, Field.ICMPV6_TYPE, Field.HOP_LIMIT):
         edges[where] |= {0, 8, 80, 255}
+    edges[Field.SADDR_TYPE] = set(range(1, 6))
     edges[Field.CT_STATE] = set(State)
+    edges[Field.SMAC] |= {0, 1, 3, 0x0200_0000_0099}
+    edges[Field.DSCP] |= {0, 46, 63}
+    edges[Field.SIZE] |= {0, 100, 65535}
     for where in ADDRESS:
         edges[where] |= {low for low, _ in ADDRESSES}
     choices: dict[Field, st.SearchStrategy[int]] = {
         where: st.sampled_from(sorted(n for n in numbers if n in UNIVERSE[where]))
         for where, numbers in edges.items()
-        if where is not Field.FAMILY
+        if numbers and where is not Field.FAMILY
     }
     return _packets(choices)
 
@@ -345,11 +405,23 @@ def _packets(draw: st.DrawFn, choices: dict[Field, st.SearchStrategy[int]]) -> d
     for where in ADDRESS:
         packet[where] = draw(choices[where].filter(lambda n: (n >= V6_BASE) == (family == 6)))
     types = (1, 2, 3, 4, 5) if family == 4 else (1, 2, 4, 5)
-    packet[Field.DADDR_TYPE] = draw(st.sampled_from(types))
+    for where in (Field.SADDR_TYPE, Field.DADDR_TYPE):
+        packet[where] = draw(st.sampled_from(types))
+    for where in (Field.DSCP, Field.SIZE):
+        packet[where] = draw(choices[where])
+    if draw(st.booleans()):
+        packet[Field.SMAC] = draw(choices[Field.SMAC])
+    if packet[Field.CT_STATE] not in (State.INVALID, State.UNTRACKED):
+        packet[Field.CT_DIRECTION] = draw(st.sampled_from((0, 1)))
+    packet[Field.IPSEC] = draw(st.sampled_from((0, 1)))
+    for where in ADDRESS_TEST_FIELDS:
+        packet[where] = _passes(draw, where, packet)
     if family == 6:
         packet[Field.HOP_LIMIT] = draw(choices[Field.HOP_LIMIT])
     protocol = draw(choices[Field.L4PROTO].filter(lambda n: n > 0 or family == 4))
     packet[Field.L4PROTO] = protocol
+    for where in (Field.ANSWER, Field.TO_ASKER):
+        packet[where] = draw(st.sampled_from((0, 1))) if protocol == 17 else 0
     if protocol in PORTED:
         packet[Field.SPORT] = draw(choices[Field.SPORT])
         packet[Field.DPORT] = draw(choices[Field.DPORT])
@@ -360,3 +432,13 @@ def _packets(draw: st.DrawFn, choices: dict[Field, st.SearchStrategy[int]]) -> d
     if (family, protocol) == (6, 58):
         packet[Field.ICMPV6_TYPE] = draw(choices[Field.ICMPV6_TYPE])
     return packet
+
+
+def _passes(draw: st.DrawFn, where: Field, packet: dict[Field, int]) -> int:
+    """Whether an address passes a test: as it happens for a set, by its bits for a suffix."""
+    is_source = where < Field.DADDR_TEST_0
+    test = TESTS[where - (Field.SADDR_TEST_0 if is_source else Field.DADDR_TEST_0)]
+    if isinstance(test, DynamicSet):
+        return draw(st.sampled_from((0, 1)))
+    address = packet[Field.SADDR if is_source else Field.DADDR]
+    return int(packet[Field.FAMILY] == 6 and address & test.mask == test.value)

@@ -4,15 +4,38 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
+from datetime import date
+from random import Random
 
 import pytest
 
 from policylang.backends.base import Artifact
 from policylang.backends.iptables import IptablesBackend
+from policylang.backends.iptables.names import dynamic_set_name
 from policylang.diagnostics import Report
-from policylang.ir.actions import Accept, Drop, Jump, Log, RateGuard
+from policylang.ir.actions import (
+    Accept,
+    AddToSet,
+    AssignHelper,
+    CgroupGuard,
+    ConnectionsGuard,
+    Drop,
+    End,
+    Guard,
+    Jump,
+    Log,
+    MarkGuard,
+    Native,
+    OwnerGuard,
+    Per,
+    RateGuard,
+    RememberQuestion,
+    TimeGuard,
+    UntilGuard,
+)
 from policylang.ir.origin import Origin, Why
-from policylang.ir.ruleset import Base, Chain, Entry, Item, Lookup, Rule, Ruleset
+from policylang.ir.ruleset import Base, Chain, DynamicSet, Entry, Item, Lookup, Rule, Ruleset
 from policylang.ir.stages import Path, Stage
 from policylang.packets.cube import EVERYTHING, Cube
 from policylang.packets.fields import TCP, UDP, Field
@@ -190,6 +213,273 @@ def test_what_iptables_has_no_words_for_is_an_error() -> None:
     assert refusals(slow) == [
         "unsupported: iptables cannot express a rate of 1/day with a burst of 5"
     ]
+
+
+@pytest.mark.parametrize(
+    ("item", "message", "help"),
+    [
+        (
+            Rule(EVERYTHING, Log("x"), (RateGuard(1, "day", 5),)),
+            "a rate of 1/day with a burst of 5",
+            "a burst of 1 fits",
+        ),
+        (
+            Rule(EVERYTHING, Accept(), (UntilGuard(date(2038, 1, 1), False),)),
+            "a last day in 2038",
+            "iptables knows no time after 2037",
+        ),
+        (
+            Rule(Cube.of({Field.SOURCE_ROUTED: Ranges.of(1)}), Drop()),
+            "IPv4 source route options",
+            "leave it out",
+        ),
+        (
+            Rule(EVERYTHING, AddToSet("banned", End.SOURCE, 30 * 86400)),
+            "a time-out of 2592000 seconds",
+            "2147483 seconds at most",
+        ),
+    ],
+)
+def test_a_refusal_says_what_would_do(item: Rule, message: str, help: str) -> None:
+    span = Span(SourceFile("a.policy", "some words\n"), 0, 4)
+    report = Report()
+    located = Rule(item.cube, item.action, item.guards, (Origin(Why.WRITTEN, span),))
+    IptablesBackend().emit(filtering(located), report)
+    (diagnostic,) = report.diagnostics
+    assert diagnostic.message == f"iptables cannot express {message}"
+    assert diagnostic.help is not None and help in diagnostic.help
+    assert diagnostic.span == span
+
+
+def test_a_dynamic_set_that_forgets_too_late_is_refused_at_its_statement() -> None:
+    span = Span(SourceFile("a.policy", "set banned = dynamic timeout 30d\n"), 0, 10)
+    kept = DynamicSet("banned", 30 * 86400, 100, (Origin(Why.WRITTEN, span),))
+    report = Report()
+    IptablesBackend().emit(replace(filtering(), dynamic_sets=(kept,)), report)
+    assert [(d.code, d.span) for d in report.diagnostics] == [("unsupported", span)]
+
+
+# --- guards --------------------------------------------------------------------------------------
+
+HOUR_S, DAY_S = 3600, 86400
+WORK = Ranges(tuple((d * DAY_S + 8 * HOUR_S, d * DAY_S + 18 * HOUR_S - 1) for d in range(5)))
+NIGHTS = Ranges.merged(
+    (d * DAY_S + low * HOUR_S, d * DAY_S + high * HOUR_S - 1)
+    for d in range(7)
+    for low, high in ((22, 24), (0, 6))
+)
+
+
+@pytest.mark.parametrize(
+    ("guard", "words"),
+    [
+        (
+            TimeGuard(WORK, False),
+            "-m time --timestart 08:00 --timestop 17:59:59 --weekdays Mon,Tue,Wed,Thu,Fri",
+        ),
+        (TimeGuard(NIGHTS, True), "-m time --timestart 22:00 --timestop 05:59:59 --kerneltz"),
+        (TimeGuard(Ranges.between(0, 2 * DAY_S - 1), False), "-m time --weekdays Mon,Tue"),
+        (UntilGuard(date(2027, 1, 31), False), "-m time --datestop 2027-01-31T23:59:59"),
+        (UntilGuard(date(2027, 1, 31), True), "-m time --datestop 2027-01-31T23:59:59 --kerneltz"),
+        (OwnerGuard("user", Ranges(), ("www-data",)), '-m owner --uid-owner "www-data"'),
+        (OwnerGuard("group", Ranges.between(7, 9), ()), "-m owner --gid-owner 7-9"),
+        (CgroupGuard("system.slice/a b"), '-m cgroup --path "system.slice/a b"'),
+        (MarkGuard(16, 255), "-m mark --mark 0x10/0xff"),
+        (ConnectionsGuard(8), "-m connlimit --connlimit-upto 8 --connlimit-mask 0"),
+        (
+            ConnectionsGuard(8, True, Per(End.DESTINATION, 24)),
+            "-m connlimit --connlimit-above 8 --connlimit-mask 24 --connlimit-daddr",
+        ),
+        (
+            RateGuard(9, "second", 3, True, Per(End.SOURCE, 24)),
+            "-m hashlimit --hashlimit-above 9/second --hashlimit-burst 3 --hashlimit-mode srcip"
+            " --hashlimit-srcmask 24 --hashlimit-htable-max 65535",
+        ),
+    ],
+)  # fmt: skip
+def test_guards(guard: Guard, words: str) -> None:
+    (line, _) = rules(filtering(Rule(EVERYTHING, Accept(), (guard,))))
+    assert line.startswith(f"-A policylang-input {words}")
+
+
+def test_a_window_that_never_closes_is_no_condition() -> None:
+    always = TimeGuard(Ranges.between(0, 7 * DAY_S - 1), False)
+    assert rules(filtering(Rule(EVERYTHING, Accept(), (always,))))[0] == (
+        "-A policylang-input -j ACCEPT"
+    )
+    never = TimeGuard(Ranges(), False)
+    assert rules(filtering(Rule(EVERYTHING, Accept(), (never,)))) == ["-A policylang-input -j DROP"]
+
+
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+def minutes_of(line: str) -> set[int]:
+    """The minutes of the week of a window, as xt_time.c compares them."""
+    found = dict(re.findall(r"--(\w+) (\S+)", line))
+    start, stop = (
+        int(hours) * 60 + int(minutes)
+        for hours, minutes, *_ in (
+            found.get(name, other).split(":")
+            for name, other in (("timestart", "00:00"), ("timestop", "23:59"))
+        )
+    )
+    days = [DAYS.index(day) for day in found.get("weekdays", ",".join(DAYS)).split(",")]
+    return {
+        day * 1440 + minute
+        for day in days
+        for minute in range(1440)
+        if (start <= minute <= stop if start < stop else minute >= start or minute <= stop)
+    }
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_windows_are_the_minutes_that_were_meant(seed: int) -> None:
+    random = Random(seed)
+    spans = []
+    for _ in range(random.randrange(1, 4)):
+        start, length = random.randrange(1440), random.randrange(2, 1200)
+        for day in random.sample(range(7), random.randrange(1, 8)):
+            low = day * 1440 + start
+            spans += [(low, min(low + length, 10_080) - 1), (0, low + length - 10_081)]
+    minutes = Ranges.merged((low, high) for low, high in spans if low <= high)
+    week_s = Ranges.merged((low * 60, high * 60 + 59) for low, high in minutes)
+    lines = rules(filtering(Rule(EVERYTHING, Accept(), (TimeGuard(week_s, False),))))[:-1]
+    said = [minute for line in lines for minute in minutes_of(line)]
+    assert len(said) == len(set(said)), "no minute is in two windows"
+    assert set(said) == {minute for low, high in minutes for minute in range(low, high + 1)}
+
+
+def test_what_looks_stands_before_what_counts_and_counts_once() -> None:
+    guards = (
+        OwnerGuard("user", Ranges.of(33), ("www-data",)),
+        MarkGuard(1, 1),
+        RateGuard(4, "minute", 8),
+        ConnectionsGuard(8),
+    )
+    name, inner, innermost = (f"policylang-input{tail}" for tail in ("", "-1", "-1-1"))
+    assert rules(filtering(Rule(EVERYTHING, Log("x"), guards))) == [
+        f"-A {name} -m mark --mark 0x1/0x1 -j {inner}",
+        f"-A {name} -j DROP",
+        f"-A {inner} -m owner --uid-owner 33 -g {innermost}",
+        f'-A {inner} -m owner --uid-owner "www-data" -g {innermost}',
+        f"-A {innermost} -m limit --limit 4/minute --limit-burst 8"
+        ' -m connlimit --connlimit-upto 8 --connlimit-mask 0 -j LOG --log-prefix "x"',
+    ]
+
+
+def test_buckets_are_shared_with_no_other_rule() -> None:
+    """Their names hold in all tables, and bring the rate along that they were made with."""
+    tcp = Cube.of({Field.L4PROTO: Ranges.of(TCP)})
+
+    def names_of(guard: RateGuard) -> list[str]:
+        items = (Rule(tcp, Log("x"), (guard,)), Rule(tcp, Log("y"), (guard,)))
+        helped = Rule(tcp, AssignHelper("ftp", TCP), (guard,))
+        ruleset = Ruleset(
+            (Base(Stage.FILTER, Path.INPUT, "a"), Base(Stage.ASSIGN_HELPER, Path.INPUT, "b")),
+            (Chain("a", (*items, DROP)), Chain("b", (helped,))),
+        )
+        return re.findall(r"--hashlimit-name (\S+)", "\n".join(rules(ruleset)))
+
+    per_source = RateGuard(5, "second", 5, per=Per(End.SOURCE))
+    found = [*names_of(per_source), *names_of(RateGuard(6, "second", 5, per=Per(End.SOURCE)))]
+    assert len(set(found)) == 6
+    assert names_of(per_source) == names_of(per_source)
+
+
+# --- places and native lines ---------------------------------------------------------------------
+
+
+def test_what_arrives_is_screened_before_it_is_helped() -> None:
+    ruleset = Ruleset(
+        (
+            Base(Stage.FILTER, Path.INPUT, "a"),
+            Base(Stage.SCREEN, Path.INPUT, "b"),
+            Base(Stage.ASSIGN_HELPER, Path.INPUT, "c"),
+            Base(Stage.SCREEN_STATE, Path.INPUT, "d"),
+        ),
+        (
+            Chain("a", (DROP,)),
+            Chain("b", (Rule(from_("192.0.2.1"), Drop()),)),
+            Chain("c", (Rule(TCP_ALONE, AssignHelper("ftp", TCP)),)),
+            Chain("d", (Rule(Cube.of({Field.CT_STATE: Ranges.of(3)}), Drop()),)),
+        ),
+    )
+    file = emitted(ruleset).files[0]
+    words = [line for line in file.text.splitlines() if line[:2] in ("*r", "*m", "*f", "-I")]
+    assert words == [
+        "*raw",
+        "-I PREROUTING 1 -j policylang-input",
+        "-I PREROUTING 1 -j policylang-screen",
+        "*mangle",
+        "-I PREROUTING 1 -j policylang-screen-state",
+        "*filter",
+        "-I INPUT 1 -j policylang-input",
+    ]
+
+
+TCP_ALONE = Cube.of({Field.L4PROTO: Ranges.of(TCP)})
+
+
+def test_a_native_line_keeps_its_statement() -> None:
+    span = Span(SourceFile("a.policy", 'native iptables INPUT "-j DROP"\n'), 0, 31)
+    origin = Origin(Why.WRITTEN, span)
+    native = Rule(EVERYTHING, Native("iptables", "-m u32 --u32 0=0 -j DROP", 6), (), (origin,))
+    other = Rule(EVERYTHING, Native("nft", "drop", None), (), (origin,))
+    v4, v6 = emitted(filtering(native, other)).files
+    assert "u32" not in v4.text
+    lines = v6.text.splitlines()
+    number = lines.index("-A policylang-input -m u32 --u32 0=0 -j DROP")
+    assert v6.origins[number] == (origin,)
+    assert "-j drop" not in v6.text and " drop" not in v6.text
+    assert refusals(Rule(EVERYTHING, Native("iptables", "-j DROP\nCOMMIT", None))) == [
+        "unsupported: iptables cannot express a line with control characters"
+    ]
+
+
+# --- sets that packets fill ----------------------------------------------------------------------
+
+
+def test_dynamic_sets_are_made_and_never_emptied() -> None:
+    kept = (DynamicSet("banned", 3600, 65535), DynamicSet("b" * 40, None, 10))
+    file = emitted(replace(filtering(), dynamic_sets=kept)).file("sets.ipset")
+    assert file is not None
+    made = [line for line in file.text.splitlines() if line and line[0] != "#"]
+    long = [dynamic_set_name("b" * 40, family) for family in (4, 6)]
+    assert made == [
+        "create policylang-banned-v4 hash:ip family inet timeout 3600 maxelem 65535 -exist",
+        "create policylang-banned-v6 hash:ip family inet6 timeout 3600 maxelem 65535 -exist",
+        f"create {long[0]} hash:ip family inet timeout 0 maxelem 10 -exist",
+        f"create {long[1]} hash:ip family inet6 timeout 0 maxelem 10 -exist",
+    ]
+
+
+def test_names_of_dynamic_sets_stay_apart() -> None:
+    wanted = ["x" * n for n in range(1, 60)] + ["x" * 6 + "-y" * 20, "asked", "new", "put-back"]
+    made = [dynamic_set_name(name, family) for name in wanted for family in (4, 6)]
+    assert len(set(made)) == len(made)
+    assert all(re.fullmatch(r"policylang-[\w.-]{1,20}", name) for name in made)
+    # Those of sets of values end in six letters behind a dash.
+    assert not any(re.search(r"-\w{6}$", name) for name in made)
+
+
+def test_questions_that_are_remembered_for_one_time_share_a_chain() -> None:
+    asked = (Rule(from_(text), RememberQuestion(3)) for text in ("192.0.2.1", "192.0.2.2"))
+    lines = rules(filtering(*asked))
+    assert sum("-j policylang-asked-3s" in line for line in lines) == 2
+    assert sum("--add-set" in line for line in lines) == 4
+
+
+def test_many_mac_addresses_are_an_ipset() -> None:
+    """Few are not: some kernels have no such type."""
+
+    def lines_of(count: int) -> list[str]:
+        values = Ranges.of(*range(2, 2 + 2 * count, 2))
+        return rules(filtering(Rule(Cube.of({Field.SMAC: values}), Accept())))[:-1]
+
+    assert len(lines_of(16)) == 16
+    (line,) = lines_of(17)
+    assert re.search(r"-m set --match-set policylang-macs-\w{6} src -j ACCEPT", line)
 
 
 # --- sets ----------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ from policylang.packets.fields import TCP, UDP, UNIVERSE, AddressType, Field, wi
 from policylang.packets.values import V6_BASE, Ranges, name_range
 from tests.backends.iptables_reading import Table, jumps, outcome, read_rules, read_sets
 from tests.backends.iptables_rulesets import (
+    KEPT,
     NOT_IN_RAW,
+    TESTS,
     assignments,
     cubes,
     filters,
@@ -111,7 +113,8 @@ def some(ruleset: Ruleset) -> st.SearchStrategy[list[dict[Field, int]]]:
 
 def forwarding(*items: Item) -> Ruleset:
     chain = Chain("base", (*items, Rule(EVERYTHING, Drop())))
-    return Ruleset((Base(Stage.FILTER, Path.FORWARD, "base"),), (chain,))
+    base = Base(Stage.FILTER, Path.FORWARD, "base")
+    return Ruleset((base,), (chain,), address_tests=TESTS, dynamic_sets=(KEPT,))
 
 
 @thorough
@@ -144,7 +147,8 @@ def test_a_rule_that_keeps_a_helper_away(data: st.DataObject) -> None:
         for helper, protocol in (("ftp", TCP), ("sip", UDP))
     )
     base = Chain("base", (leave, *assigned))
-    ruleset = Ruleset((Base(Stage.ASSIGN_HELPER, Path.INPUT, "base"),), (base,))
+    bases = (Base(Stage.ASSIGN_HELPER, Path.INPUT, "base"),)
+    ruleset = Ruleset(bases, (base,), address_tests=TESTS, dynamic_sets=(KEPT,))
     assert_same_helper(ruleset, data.draw(some(ruleset)))
 
 
@@ -168,6 +172,25 @@ def test_entries_that_overlap_log_once() -> None:
             found = outcome(table, "FORWARD", {Field.FAMILY: 4, Field.IIF: iif, Field.OIF: oif})
             is_logged = way_in == "lan0" or way_out.startswith("lan")
             assert len(found.logs) == is_logged, (way_in, way_out)
+
+
+@pytest.mark.parametrize("protocols", [None, (UDP,), (TCP,), (TCP, UDP)])
+@pytest.mark.parametrize("value", [0, 1])
+@pytest.mark.parametrize("field", [Field.ANSWER, Field.TO_ASKER])
+def test_questions_are_of_udp_alone(
+    field: Field, value: int, protocols: tuple[int, ...] | None
+) -> None:
+    """A port may be kept of UDP, to which TCP goes as well."""
+    terms = {field: Ranges.of(value)}
+    if protocols is not None:
+        terms[Field.L4PROTO] = Ranges.of(*protocols)
+    ruleset = forwarding(Rule(Cube.of(terms), Log("a")), Rule(Cube.of(terms), Accept()))
+    packets = [
+        {**PACKETS[family], Field.L4PROTO: protocol, field: is_kept, Field.SPORT: 5, Field.DPORT: 7}
+        for family in (4, 6)
+        for protocol, is_kept in ((UDP, 0), (UDP, 1), (TCP, 0))
+    ]
+    assert_same(ruleset, packets)
 
 
 # --- every value ---------------------------------------------------------------------------------

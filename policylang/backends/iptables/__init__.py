@@ -14,9 +14,10 @@ from policylang.backends.iptables.leaving import without_nested_leave
 from policylang.backends.iptables.names import ChainNames
 from policylang.backends.iptables.places import CAPABILITIES, PLACES, TABLES
 from policylang.backends.iptables.sets import IpSets
+from policylang.backends.iptables.sieve import InexpressibleError
 from policylang.backends.templating import render
 from policylang.diagnostics import Report
-from policylang.ir.ruleset import Base, Chain, Ruleset
+from policylang.ir.ruleset import Base, Chain, DynamicSet, Ruleset
 from policylang.ir.stages import Stage
 
 RULES = {4: ("rules.v4", "iptables-restore"), 6: ("rules.v6", "ip6tables-restore")}
@@ -31,7 +32,9 @@ class IptablesBackend:
 
     def emit(self, ruleset: Ruleset, report: Report) -> Artifact:
         """The files; reports `unsupported` for values that iptables cannot tell apart."""
-        sets = IpSets.of(ruleset.set_names)
+        sets = IpSets.of(ruleset)
+        for kept in ruleset.dynamic_sets:
+            _declare(kept, sets, report)
         files = []
         for family, (name, program) in RULES.items():
             tables = [
@@ -40,10 +43,21 @@ class IptablesBackend:
                 if (bases := [b for b in ruleset.bases if PLACES[b.stage, b.path].table == table])
             ]
             files.append(render("iptables/rules.j2", name, {"program": program, "tables": tables}))
-        if sets.all:
+        if sets.all or sets.kept:
+            kept_lines = [ipset.line for ipset in sets.kept]
             bodies = [ipset.body for ipset in sets.all]
-            files.append(render("iptables/sets.j2", SETS, {"sets": bodies}))
+            files.append(render("iptables/sets.j2", SETS, {"kept": kept_lines, "sets": bodies}))
         return Artifact(self.name, tuple(files))
+
+
+def _declare(kept: DynamicSet, sets: IpSets, report: Report) -> None:
+    """Make the sets of a dynamic set; reports `unsupported`."""
+    try:
+        sets.dynamic(kept)
+    except InexpressibleError as reason:
+        span = next((o.span for o in kept.origins if o.span is not None), None)
+        message = f"iptables cannot express {reason}"
+        report.add("unsupported", message, span, help=reason.help)
 
 
 def _table(
@@ -54,16 +68,19 @@ def _table(
     sets: IpSets,
     report: Report,
 ) -> dict[str, object]:
-    """A table as the template takes it. The jumps are inserted one before the other."""
+    """A table as the template takes it.
+
+    The jumps are inserted one before the other, so what comes first in a packet's way is last.
+    """
     chains = {chain.name: chain for chain in ruleset.chains}
     entries: dict[str, str] = {}
     for base in bases:
-        entries.setdefault(base.chain, base.path.value)
+        entries.setdefault(base.chain, PLACES[base.stage, base.path].ours)
         if base.stage is Stage.ASSIGN_HELPER:
             items = tuple(without_nested_leave(chains[base.chain], chains))
             chains[base.chain] = Chain(base.chain, items)
     names = ChainNames(entries, chains)
-    writer = TableWriter(family, names, sets, report)
+    writer = TableWriter(table, family, names, sets, report)
     waiting = list(entries)
     known = set(waiting)
     for name in waiting:
@@ -71,7 +88,9 @@ def _table(
         waiting += (callee for callee in writer.called if callee not in known)
         known.update(writer.called)
         writer.called.clear()
-    jumps = [(PLACES[base.stage, base.path].chain, names[base.chain]) for base in bases]
+    order = list(Stage)
+    latest_first = sorted(bases, key=lambda base: -order.index(base.stage))
+    jumps = [(PLACES[base.stage, base.path].chain, names[base.chain]) for base in latest_first]
     return {
         "name": table,
         "chains": [Line(f":{chain} - [0:0]") for chain in writer.chains],

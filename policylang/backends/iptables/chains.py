@@ -7,11 +7,12 @@ is not meant returns from it, and its last line acts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
 from policylang.backends.base import Line, comment_text
+from policylang.backends.iptables.guards import Counting, counting_match, guard_sieve
 from policylang.backends.iptables.lookups import plan
 from policylang.backends.iptables.matches import spell
 from policylang.backends.iptables.names import PREFIX, ChainNames, digest
@@ -21,38 +22,55 @@ from policylang.backends.iptables.sieve import InexpressibleError, Matches, Siev
 from policylang.backends.iptables.targets import (
     Call,
     Target,
-    guard_match,
     helper_target,
+    set_targets,
     target,
 )
 from policylang.backends.iptables.transport import protocol_match
 from policylang.diagnostics import Report
-from policylang.ir.actions import AssignHelper, Guard, Jump, Leave
+from policylang.ir.actions import (
+    AddToSet,
+    AssignHelper,
+    ConnectionsGuard,
+    Jump,
+    Leave,
+    Native,
+    RateGuard,
+    RememberAsker,
+    RememberQuestion,
+    is_terminal,
+)
 from policylang.ir.origin import Origin, describe
 from policylang.ir.ruleset import Item, Rule
+from policylang.packets.cube import Cube
+from policylang.packets.fields import UDP, Field
+from policylang.packets.values import Ranges
 
 LINES_MOST = 16  # so many lines for a rule of several lists, before it becomes a chain
 COMMENT_BYTES = 120
 
-Chosen = Mapping[Slot, str]
-Sieves = list[tuple[Slot, Sieve]]
+UDP_ALONE = Cube.of({Field.L4PROTO: Ranges.of(UDP)})
+
+Chosen = Mapping[int, str]
+Sieves = list[tuple[int, Sieve]]
 
 
 @dataclass(slots=True)
 class TableWriter:
-    """Writes the chains of one table for one family.
+    """Writes the chains of one `table` for one family.
 
     `chains` are the lines by chain name, `called` the chains of the ruleset to which they lead
     since it was last cleared.
     """
 
+    table: str
     family: int
     names: ChainNames
     sets: IpSets
     report: Report
     chains: dict[str, list[Line]] = field(default_factory=dict)
     called: dict[str, None] = field(default_factory=dict)
-    _helpers: dict[AssignHelper, str] = field(default_factory=dict)
+    _shared: dict[AssignHelper | RememberQuestion, str] = field(default_factory=dict)
 
     def write(self, name: str, items: Iterable[Item]) -> None:
         """Write a chain, under the name that it has in the ruleset.
@@ -67,11 +85,16 @@ class TableWriter:
             except InexpressibleError as reason:
                 origins = item.origins if isinstance(item, Rule) else item.entries[0].origins
                 span = next((o.span for o in origins if o.span is not None), None)
-                self.report.add("unsupported", f"iptables cannot express {reason}", span)
+                self.report.add(
+                    "unsupported", f"iptables cannot express {reason}", span, help=reason.help
+                )
 
     def _item(self, here: str, item: Item) -> str:
         """Write an item and return the chain that the next one belongs to."""
         if isinstance(item, Rule):
+            if isinstance(item.action, Native):
+                self._native(here, item.action, item.origins)
+                return here
             return self._leaf(here, Leaf(item.cube, item.action, item.guards, item.origins))
         nodes = plan(item, self.family)
         if any(isinstance(entry.action, Leave) for entry in item.entries):
@@ -100,6 +123,14 @@ class TableWriter:
         self.chains[name] = []
         return name
 
+    def _native(self, here: str, action: Native, origins: tuple[Origin, ...]) -> None:
+        """Write a line of the user's own, as it stands, where it is for this target and family."""
+        if action.target != "iptables" or action.family not in (None, self.family):
+            return
+        if not action.text.isprintable():
+            raise InexpressibleError("a line with control characters")
+        self.chains[here].append(Line(f"-A {here} {action.text}", origins))
+
     # --- rules ----------------------------------------------------------------------------------
 
     def _leaf(self, here: str, leaf: Leaf, *, in_group: bool = False) -> str:
@@ -107,16 +138,31 @@ class TableWriter:
 
         In a group no other node holds the same packets, so that a jump need not come back.
         """
-        matches = spell(leaf.cube, self.family, self.sets, leaf.origins)
+        cube, action = leaf.cube, leaf.action
+        if isinstance(action, (RememberQuestion, RememberAsker)):
+            cube = cube & UDP_ALONE
+        matches = spell(cube, self.family, self.sets, leaf.origins)
         if matches is None:
             return here
         if leaf.pairs is not None:
             matches[Slot.PAIRS] = self._in_set(here, leaf)
+        guards: list[Counting] = []
+        for place, guard in enumerate(leaf.guards, Slot.GUARDS):
+            if isinstance(guard, (RateGuard, ConnectionsGuard)):
+                guards.append(guard)
+                continue
+            assert not guards, "what counts is asked last"
+            sieve = guard_sieve(guard)
+            if sieve.steps:
+                matches[place] = sieve
+            elif not sieve.otherwise:
+                return here
         goal = self._target(leaf, comes_back=not in_group)
-        expanded, sieves = _expanded(matches)
-        if not sieves and (len(expanded) == 1 or not leaf.guards):
+        ends = not isinstance(action, Call) and is_terminal(action)
+        expanded, sieves = _expanded(matches, may_repeat=ends)
+        if not sieves and (len(expanded) == 1 or not guards):
             for chosen in expanded:
-                self._line(here, chosen, leaf.guards, goal, leaf.origins)
+                self._line(here, chosen, guards, goal, leaf.origins)
             return here
         inner = self._new_chain(here)
         # `Leave` must return from the chain that the built-in one jumps to. So nothing comes
@@ -125,7 +171,7 @@ class TableWriter:
         into = _call(inner) if after is None else _go(inner)
         for chosen in expanded:
             self._line(here, chosen, (), into, leaf.origins)
-        self._sift(inner, sieves, leaf.guards, goal, leaf.origins, after)
+        self._sift(inner, sieves, guards, goal, leaf.origins, after)
         if after is None:
             return here
         self._line(here, {}, (), _go(after), leaf.origins)
@@ -135,7 +181,7 @@ class TableWriter:
         self,
         here: str,
         sieves: Sieves,
-        guards: tuple[Guard, ...],
+        guards: Sequence[Counting],
         goal: Target,
         origins: tuple[Origin, ...],
         after: str | None,
@@ -170,21 +216,35 @@ class TableWriter:
             case Jump(chain):
                 self.called[chain] = None
                 return target(Call(self.names[chain], comes_back), self.family)
-            case AssignHelper():
-                return _go(self._helper_chain(leaf.action))
+            case AssignHelper() as action:
+                return _go(self._shared_chain(action, f"ct-{action.helper}", leaf.origins))
+            case AddToSet() | RememberAsker() as action:
+                (only,) = set_targets(action, self.family, self.sets, leaf.origins)
+                return only
+            case RememberQuestion(timeout_s) as action:
+                return _call(self._shared_chain(action, f"asked-{timeout_s}s", leaf.origins))
+            case Native():
+                raise AssertionError("a line of the user's own has no matches")
             case action:
                 return target(action, self.family)
 
-    def _helper_chain(self, action: AssignHelper) -> str:
-        """A chain that gives a helper; who goes there leaves the chain that it comes from.
+    def _shared_chain(
+        self, action: AssignHelper | RememberQuestion, wanted: str, origins: tuple[Origin, ...]
+    ) -> str:
+        """A chain for what takes lines of its own, the same for all rules that do it.
 
-        Where that does not end the stage, a later helper changes nothing: the first one stays.
+        Who goes to one that gives a helper leaves the chain that it comes from. Where that does
+        not end the stage, a later helper changes nothing: the first one stays.
         """
-        if action not in self._helpers:
-            name = self._helpers[action] = self.names.apart(f"ct-{action.helper}")
+        if action not in self._shared:
+            name = self._shared[action] = self.names.apart(wanted)
             self.chains[name] = []
-            self._line(name, {}, (), helper_target(action), ())
-        return self._helpers[action]
+            if isinstance(action, AssignHelper):
+                self._line(name, {}, (), helper_target(action), ())
+            else:
+                for goal in set_targets(action, self.family, self.sets, origins):
+                    self._line(name, {}, (), goal, origins)
+        return self._shared[action]
 
     # --- lines ----------------------------------------------------------------------------------
 
@@ -192,7 +252,7 @@ class TableWriter:
         self,
         here: str,
         chosen: Chosen,
-        guards: tuple[Guard, ...],
+        guards: Sequence[Counting],
         goal: Target,
         origins: tuple[Origin, ...],
     ) -> None:
@@ -201,8 +261,10 @@ class TableWriter:
         lines = self.chains[here]
         words = [f"-A {here}", *(chosen[slot] for slot in sorted(chosen))]
         for guard in guards:
-            name = f"{here}-{len(lines) + 1}-{digest(repr(guard))}"
-            words.append(guard_match(guard, name))
+            # A table of buckets belongs to its name, with the rate that it was made with, for
+            # all tables of rules and as long as a rule of any generation has it.
+            name = f"{here}-{len(lines) + 1}-{digest(f'{self.table} {guard!r}')}"
+            words.append(counting_match(guard, name, self.family))
         if comment := comment_text(describe(origins), COMMENT_BYTES):
             words.append(f'-m comment --comment "{comment}"')
         lines.append(Line(" ".join((*words, goal.text)), origins))
@@ -216,12 +278,16 @@ def _call(chain: str) -> Target:
     return Target(f"-j {chain}")
 
 
-def _expanded(matches: Matches) -> tuple[list[Chosen], Sieves]:
-    """The matches of each line, and the sieves that no line of these says."""
-    lists: list[tuple[Slot, tuple[str, ...]]] = []
+def _expanded(matches: Matches, *, may_repeat: bool) -> tuple[list[Chosen], Sieves]:
+    """The matches of each line, and the sieves that no line of these says.
+
+    A packet may meet several of the lines only with `may_repeat`.
+    """
+    lists: list[tuple[int, tuple[str, ...]]] = []
     sieves: Sieves = []
     for slot, sieve in matches.items():
-        if not sieve.is_plain:
+        is_once = sieve.may_overlap and len(sieve.steps) > 1 and not may_repeat
+        if not sieve.is_plain or is_once:
             sieves.append((slot, sieve))
             continue
         if sieve.alternatives:
@@ -231,7 +297,7 @@ def _expanded(matches: Matches) -> tuple[list[Chosen], Sieves]:
     lists.sort(key=lambda item: (len(item[1]), item[0]))
     is_only_list = not sieves and all(len(words) == 1 for _, words in lists[:-1])
     count = 1
-    taken: list[list[tuple[Slot, str]]] = []
+    taken: list[list[tuple[int, str]]] = []
     for slot, words in lists:
         count *= len(words)
         if count <= LINES_MOST or is_only_list:

@@ -5,13 +5,28 @@ from __future__ import annotations
 from functools import lru_cache
 
 from policylang.backends.iptables.addresses import addresses
+from policylang.backends.iptables.headers import (
+    dscps,
+    hop_limits,
+    ipsec,
+    macs,
+    sizes,
+    source_routed,
+)
+from policylang.backends.iptables.remembered import (
+    address_test,
+    answers,
+    to_askers,
+    udp_where_asked,
+)
+from policylang.backends.iptables.routes import address_types, reverse_path
 from policylang.backends.iptables.sets import IpSets
 from policylang.backends.iptables.sieve import InexpressibleError, Matches, Sieve, Slot
 from policylang.backends.iptables.transport import transport
 from policylang.backends.names import name_matches
 from policylang.ir.origin import Origin
 from policylang.packets.cube import Cube
-from policylang.packets.fields import UNIVERSE, AddressType, Field, State
+from policylang.packets.fields import UNIVERSE, Field, FlowDirection, State
 from policylang.packets.values import Range, Ranges, name_range
 
 STATES = {state: state.name for state in State}
@@ -25,9 +40,12 @@ def spell(cube: Cube, family: int, sets: IpSets, origins: tuple[Origin, ...]) ->
     """
     if cube.is_empty or family not in cube[Field.FAMILY]:
         return None
+    cube = udp_where_asked(cube)
+    if cube.is_empty:
+        return None
     matches: Matches = {}
     for field, values in cube:
-        found: tuple[Slot, Sieve | None]
+        found: tuple[int, Sieve | None]
         match field:
             case Field.FAMILY:
                 continue
@@ -41,9 +59,28 @@ def spell(cube: Cube, family: int, sets: IpSets, origins: tuple[Origin, ...]) ->
                 found = Slot.CT_STATE, states(values)
             case Field.CT_HELPER:
                 found = Slot.CT_HELPER, helpers(values)
+            case Field.CT_DIRECTION:
+                found = Slot.CT_DIRECTION, direction(values)
+            case Field.SADDR_TYPE:
+                found = Slot.SADDR_TYPE, address_types(field, values, family)
             case Field.DADDR_TYPE:
-                types = address_types_v4 if family == 4 else address_types_v6
-                found = Slot.DADDR_TYPE, types(values)
+                found = Slot.DADDR_TYPE, address_types(field, values, family)
+            case Field.REVERSE_PATH:
+                found = Slot.REVERSE_PATH, reverse_path(values)
+            case Field.SMAC:
+                found = macs(values, sets, origins)
+            case Field.DSCP:
+                found = Slot.DSCP, dscps(values)
+            case Field.SIZE:
+                found = Slot.SIZE, sizes(values)
+            case Field.IPSEC:
+                found = Slot.IPSEC, ipsec(values)
+            case Field.SOURCE_ROUTED:
+                found = Slot.SOURCE_ROUTED, source_routed(values, family)
+            case Field.ANSWER:
+                found = Slot.ANSWER, answers(values, family, sets, origins)
+            case Field.TO_ASKER:
+                found = Slot.TO_ASKER, to_askers(values, sets, origins)
             case Field.HOP_LIMIT:
                 found = Slot.HOP_LIMIT, hop_limits(values)
             case Field.L4PROTO:
@@ -51,6 +88,8 @@ def spell(cube: Cube, family: int, sets: IpSets, origins: tuple[Origin, ...]) ->
             case Field.SPORT | Field.DPORT | Field.ICMP_TYPE | Field.ICMPV6_TYPE | Field.TCP_FLAGS:
                 assert Field.L4PROTO in cube
                 continue
+            case _:
+                found = address_test(field, values, family, sets, taken=matches)
         slot, sieve = found
         if sieve is None:
             return None
@@ -130,7 +169,7 @@ def _checked_name(name: str) -> str:
     return name
 
 
-# --- conntrack, routes, hop limits ---------------------------------------------------------------
+# --- conntrack ----------------------------------------------------------------------------------
 
 
 def states(values: Ranges) -> Sieve:
@@ -142,71 +181,6 @@ def states(values: Ranges) -> Sieve:
     return Sieve.any_of([f"-m conntrack --ctstate {','.join(names)}"])
 
 
-# RTN_* of linux/rtnetlink.h, as xt_addrtype counts and calls them.
-ROUTE_TYPES = (
-    "UNSPEC",
-    "UNICAST",
-    "LOCAL",
-    "BROADCAST",
-    "ANYCAST",
-    "MULTICAST",
-    "BLACKHOLE",
-    "UNREACHABLE",
-    "PROHIBIT",
-    "THROW",
-    "NAT",
-    "XRESOLVE",
-)
-UNREACHABLE_TYPES = (6, 7, 8)
-
-
-def address_types_v4(values: Ranges) -> Sieve:
-    """`--dst-type`: the kernel looks the type up once and compares it with each of the list."""
-    names = [name for number, name in enumerate(ROUTE_TYPES) if number in values]
-    others = [name for number, name in enumerate(ROUTE_TYPES) if number not in values]
-    if len(others) < len(names):
-        return Sieve.any_of([f"-m addrtype ! --dst-type {','.join(others)}"])
-    return Sieve.any_of([f"-m addrtype --dst-type {','.join(names)}"])
-
-
-def address_types_v6(values: Ranges) -> Sieve | None:
-    """`--dst-type` for IPv6, where xt_addrtype (net/netfilter/xt_addrtype.c) is another match.
-
-    MULTICAST and UNSPEC are asked of the address, LOCAL, ANYCAST and UNREACHABLE of the route,
-    and UNICAST holds for all that is not multicast, this host's own included; of a list with
-    several of these groups all must hold. BROADCAST does not exist.
-    """
-    rejected = [number in values for number in UNREACHABLE_TYPES]
-    if any(rejected) != all(rejected):
-        raise InexpressibleError("unreachable destinations of one kind and not of another")
-
-    def chosen(wanted: bool, *numbers: int) -> list[str]:
-        return [ROUTE_TYPES[n] for n in numbers if (n in values) is wanted]
-
-    by_address = (AddressType.MULTICAST, 0)
-    by_route = (AddressType.LOCAL, AddressType.ANYCAST, 7)
-    if AddressType.UNICAST in values:
-        barred = [*chosen(False, *by_address), ",".join(chosen(False, *by_route))]
-        lines = [f"-m addrtype ! --dst-type {names}" for names in barred if names]
-        return Sieve.any_of([" ".join(lines)]) if lines else Sieve.none_of(())
-    matches = [f"-m addrtype --dst-type {name}" for name in chosen(True, *by_address)]
-    if routes := chosen(True, *by_route):
-        apart = "".join(f" -m addrtype ! --dst-type {name}" for name in chosen(True, *by_address))
-        matches.append(f"-m addrtype --dst-type {','.join(routes)}{apart}")
-    return Sieve.any_of(matches) if matches else None
-
-
-def hop_limits(values: Ranges) -> Sieve:
-    """`-m hl`, which compares with one number at a time."""
-    missing = (UNIVERSE[Field.HOP_LIMIT] - values).single
-    if missing is not None:
-        return Sieve.any_of([f"-m hl ! --hl-eq {missing}"])
-    return Sieve.any_of(_hop_limit(low, high) for low, high in values)
-
-
-def _hop_limit(low: int, high: int) -> str:
-    if low == high:
-        return f"-m hl --hl-eq {low}"
-    above = f"-m hl --hl-gt {low - 1}" if low > 0 else ""
-    below = f"-m hl --hl-lt {high + 1}" if high < 255 else ""
-    return f"{above} {below}".strip()
+def direction(values: Ranges) -> Sieve:
+    """`--ctdir`; a packet of no connection travels neither way."""
+    return Sieve.any_of([f"-m conntrack --ctdir {FlowDirection(values.pairs[0][0]).name}"])

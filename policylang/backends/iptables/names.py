@@ -14,10 +14,10 @@ SET_BYTES = 31  # IPSET_MAXNAMELEN 32, less the final NUL
 DIGEST_LETTERS = 6  # 30 bits
 
 
-def digest(text: str) -> str:
-    """Six letters and digits that tell texts apart."""
+def digest(text: str, letters: int = DIGEST_LETTERS) -> str:
+    """So many letters and digits, at most 52, that tell texts apart."""
     hashed = hashlib.sha256(text.encode()).digest()
-    return base64.b32encode(hashed).decode().lower()[:DIGEST_LETTERS]
+    return base64.b32encode(hashed).decode().lower()[:letters]
 
 
 def plain(text: str) -> str:
@@ -80,3 +80,26 @@ def set_name(wanted: str, family: str, content: str) -> str:
     ending = f"{family}-{digest(content)}"
     room = SET_BYTES - len(PREFIX) - len(ending)
     return PREFIX + plain(wanted)[:room].rstrip("-") + ending
+
+
+LONG_NAME_LETTERS = 10  # 50 bits: these names are not checked for being unique
+
+
+def dynamic_set_name(name: str, family: int) -> str:
+    """The name of the ipset that is one family's part of a dynamic set.
+
+    It is the same in every generation, for the set keeps its elements. Names of `set_name` end
+    in a digest, which `v4` and `v6` are too short for; a name that is cut has a dot, which no
+    name of a policy has.
+    """
+    ending = f"-v{family}"
+    room = SET_BYTES - len(PREFIX) - len(ending)
+    if len(name) > room:
+        name = f"{name[: room - LONG_NAME_LETTERS - 1]}.{digest(name, LONG_NAME_LETTERS)}"
+    return PREFIX + name + ending
+
+
+# What is kept of questions, under names that no dynamic set has.
+QUESTION_INTERFACES = {4: f"{PREFIX}asked.iface-v4", 6: f"{PREFIX}asked.iface-v6"}
+QUESTION_PORTS = {4: f"{PREFIX}asked.port-v4", 6: f"{PREFIX}asked.port-v6"}
+ASKER_PORTS = f"{PREFIX}asked.by"

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from policylang.backends.base import Line
-from policylang.backends.iptables.names import PREFIX, set_name
+from policylang.backends.iptables.names import (
+    ASKER_PORTS,
+    PREFIX,
+    QUESTION_INTERFACES,
+    QUESTION_PORTS,
+    dynamic_set_name,
+    set_name,
+)
 from policylang.backends.iptables.prefixes import of_family, prefix_texts
+from policylang.backends.iptables.sieve import InexpressibleError
 from policylang.ir.origin import Origin, joined
+from policylang.ir.ruleset import AddressTest, DynamicSet, Ruleset
 from policylang.packets.fields import FAMILY_ADDRESSES
 from policylang.packets.values import Ranges
 
@@ -19,10 +28,33 @@ HASHSIZE_LEAST = 64  # ip_set_hash_gen.h: IPSET_MIMINAL_HASHSIZE
 
 FAMILY_WORDS = {4: "inet", 6: "inet6"}
 
+TIMEOUT_S_MOST = 2_147_483  # linux/netfilter/ipset/ip_set.h: IPSET_MAX_TIMEOUT
+
+# Of a question's address, port and interface: every rule gives the time itself.
+QUESTION_OPTIONS = "timeout 60 maxelem 65536"
+
+PORTS = "bitmap:port"
+MACS = "hash:mac"
+
+
+def checked_timeout(seconds: int) -> int:
+    """The seconds, if a set can keep an element for so long; raises InexpressibleError."""
+    if seconds > TIMEOUT_S_MOST:
+        raise InexpressibleError(
+            f"a time-out of {seconds} seconds",
+            help=f"an ipset forgets after {TIMEOUT_S_MOST} seconds at most, which is 24 days",
+        )
+    return seconds
+
+
+def mac_text(number: int) -> str:
+    """Six bytes with colons."""
+    return number.to_bytes(6, "big").hex(":")
+
 
 @dataclass(slots=True)
 class IpSet:
-    """A set with its elements as ipset writes them, in order; `family` 0 for ports alone."""
+    """A set with its elements as ipset writes them, in order; `family` 0 where it has none."""
 
     name: str
     kind: str  # hash:net, bitmap:port, …
@@ -49,38 +81,60 @@ class IpSet:
 
     @property
     def _options(self) -> str:
-        if not self.family:
+        if self.kind == PORTS:
             return f"{self.kind} range 0-65535"
         hashsize = max(HASHSIZE_LEAST, 1 << (len(self.elements).bit_length() - 1))
-        family = FAMILY_WORDS[self.family]
-        return f"{self.kind} family {family} hashsize {hashsize} maxelem {MAXELEM}"
+        family = f" family {FAMILY_WORDS[self.family]}" if self.family else ""
+        return f"{self.kind}{family} hashsize {hashsize} maxelem {MAXELEM}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSet:
+    """A set that packets fill: it is made where it is not there, and else left as it is."""
+
+    name: str
+    options: str
+    origins: tuple[Origin, ...] = ()
+
+    @property
+    def line(self) -> Line:
+        """The line that makes it; refused where a set of that name has other options."""
+        return Line(f"create {self.name} {self.options} -exist", self.origins)
 
 
 @dataclass(slots=True)
 class IpSets:
     """Makes the sets that rules ask for, each once; `named` is what the policy calls values.
 
-    The keys' first part is the family, 0 for ports.
+    The keys' first part is the family, 0 for ports. `tests` are what a ruleset's fields ask of
+    addresses.
     """
 
     named: dict[tuple[int, Ranges], str]
+    tests: tuple[AddressTest, ...] = ()
     _made: dict[str, IpSet] = field(default_factory=dict)
     _networks: dict[tuple[int, Ranges], IpSet] = field(default_factory=dict)
+    _kept: dict[str, KeptSet] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, set_names: Iterable[tuple[Ranges, str]]) -> IpSets:
+    def of(cls, ruleset: Ruleset) -> IpSets:
         """No sets yet, and their names from a ruleset."""
         named: dict[tuple[int, Ranges], str] = {}
-        for values, name in set_names:
+        for values, name in ruleset.set_names:
             named.setdefault((0, values), name)
             for family in FAMILY_ADDRESSES:
                 named.setdefault((family, of_family(values, family)), name)
-        return cls(named)
+        return cls(named, ruleset.address_tests)
 
     @property
     def all(self) -> tuple[IpSet, ...]:
         """The sets by name."""
         return tuple(self._made[name] for name in sorted(self._made))
+
+    @property
+    def kept(self) -> tuple[KeptSet, ...]:
+        """The sets that packets fill, by name."""
+        return tuple(self._kept[name] for name in sorted(self._kept))
 
     def is_named(self, family: int, values: Ranges) -> bool:
         """Whether the policy has a name for these addresses."""
@@ -100,7 +154,42 @@ class IpSets:
     def ports(self, values: Ranges, origins: tuple[Origin, ...]) -> str:
         """The name of a set of ports, for TCP and UDP."""
         elements = [str(low) if low == high else f"{low}-{high}" for low, high in values]
-        return self.other(self.named.get((0, values), "ports"), "bitmap:port", 0, elements, origins)
+        return self.other(self.named.get((0, values), "ports"), PORTS, 0, elements, origins)
+
+    def dynamic(self, kept: DynamicSet) -> None:
+        """Make the sets of a dynamic set, one a family. Raises InexpressibleError.
+
+        They always have time-outs, for otherwise no rule could ever give one.
+        """
+        timeout_s = checked_timeout(kept.timeout_s or 0)
+        for family, word in FAMILY_WORDS.items():
+            name = dynamic_set_name(kept.name, family)
+            options = f"hash:ip family {word} timeout {timeout_s} maxelem {kept.size}"
+            self._keep(name, options, kept.origins)
+
+    def questions(self, family: int, origins: tuple[Origin, ...]) -> tuple[str, str]:
+        """The names of the sets of addresses with interfaces, and of addresses with ports."""
+        interfaces, ports = QUESTION_INTERFACES[family], QUESTION_PORTS[family]
+        for name, kind in ((interfaces, "hash:net,iface"), (ports, "hash:ip,port")):
+            options = f"{kind} family {FAMILY_WORDS[family]} {QUESTION_OPTIONS}"
+            self._keep(name, options, origins)
+        return interfaces, ports
+
+    def askers(self, origins: tuple[Origin, ...]) -> str:
+        """The name of the set of ports that questions came from, of both families."""
+        self._keep(ASKER_PORTS, f"{PORTS} range 0-65535 timeout 60", origins)
+        return ASKER_PORTS
+
+    def _keep(self, name: str, options: str, origins: tuple[Origin, ...]) -> None:
+        before = self._kept.get(name)
+        assert before is None or before.options == options
+        all_origins = joined(before.origins, origins) if before else origins
+        self._kept[name] = KeptSet(name, options, all_origins)
+
+    def macs(self, values: Ranges, origins: tuple[Origin, ...]) -> str:
+        """The name of a set of MAC addresses."""
+        elements = [mac_text(n) for low, high in values for n in range(low, high + 1)]
+        return self.other(self.named.get((0, values), "macs"), MACS, 0, elements, origins)
 
     def other(
         self,

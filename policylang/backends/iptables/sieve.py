@@ -8,11 +8,19 @@ from enum import IntEnum, auto
 
 
 class InexpressibleError(Exception):
-    """Something of a ruleset that iptables has no words for; says what."""
+    """Something of a ruleset that iptables has no words for; says what, and what would do."""
+
+    def __init__(self, what: str, help: str | None = None) -> None:
+        super().__init__(what)
+        self.help = help
 
 
 class Slot(IntEnum):
-    """The places of matches in a line, the cheap ones first: the kernel reads them in order."""
+    """The places of matches in a line, the cheap ones first: the kernel reads them in order.
+
+    Behind `ADDRESS_TESTS` each of these has a place of its own, and so has each guard behind
+    `GUARDS`: their numbers are added.
+    """
 
     IIF = auto()
     OIF = auto()
@@ -20,12 +28,25 @@ class Slot(IntEnum):
     DADDR = auto()
     TRANSPORT = auto()  # a protocol with its ports or types: --dport needs its -p in the line
     HOP_LIMIT = auto()
+    DSCP = auto()
+    SIZE = auto()
     CT_STATE = auto()
+    CT_DIRECTION = auto()
+    SMAC = auto()
+    SMAC_SET = auto()
     SADDR_SET = auto()
     DADDR_SET = auto()
     PAIRS = auto()
+    ADDRESS_TESTS = 100
+    ANSWER = 200
+    TO_ASKER = auto()
+    IPSEC = auto()
+    SOURCE_ROUTED = auto()
+    SADDR_TYPE = auto()
     DADDR_TYPE = auto()
+    REVERSE_PATH = auto()
     CT_HELPER = auto()
+    GUARDS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +54,12 @@ class Sieve:
     """Matches in order: the first that a packet meets says whether it is in.
 
     `otherwise` holds for a packet that meets none. No packet meets two of the matches that let
-    it in, unless one between them keeps it out.
+    it in, unless one between them keeps it out, or `may_overlap` says that it may be so.
     """
 
     steps: tuple[tuple[str, bool], ...]
     otherwise: bool = False
+    may_overlap: bool = False
 
     @classmethod
     def any_of(cls, matches: Iterable[str]) -> Sieve:
@@ -64,4 +86,4 @@ class Sieve:
         return sorted(verdicts) == verdicts and self.otherwise is not any(verdicts)
 
 
-Matches = dict[Slot, Sieve]
+Matches = dict[int, Sieve]  # by `Slot`, or a number behind one

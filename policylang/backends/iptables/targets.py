@@ -1,22 +1,28 @@
-"""Spells actions and guards; knows no matches."""
+"""Spells actions; knows no matches."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import assert_never
 
+from policylang.backends.iptables.names import dynamic_set_name
+from policylang.backends.iptables.sets import IpSets, checked_timeout
 from policylang.backends.iptables.sieve import InexpressibleError
 from policylang.ir.actions import (
     Accept,
+    AddToSet,
     Answer,
     AssignHelper,
     Drop,
+    End,
     Leave,
     Log,
-    RateGuard,
     Reject,
+    RememberAsker,
+    RememberQuestion,
 )
-from policylang.packets.fields import TCP
+from policylang.ir.origin import Origin
+from policylang.packets.fields import TCP, UDP
 
 ANSWERS = {
     4: {
@@ -48,16 +54,6 @@ LOG_LEVELS = {
     "info": "info",
     "debug": "debug",
 }
-
-SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-
-LIMIT_SCALE = 10_000  # linux/netfilter/xt_limit.h: XT_LIMIT_SCALE
-LIMIT_STEPS_LEAST = 100  # a rate is a whole number of steps: fewer are more than 1 % off
-LIMIT_BURST_MOST = 10_000  # libxt_limit
-# xt_limit counts credits in 32 bits, HZ * CREDITS_PER_JIFFY a second; the most is at HZ=300.
-LIMIT_SECONDS_MOST = (1 << 32) // 38_400
-HASHLIMIT_RATE_MOST = 1_000_000  # XT_HASHLIMIT_SCALE_v2
-HASHLIMIT_BURST_MOST = 1_000_000  # libxt_hashlimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +92,47 @@ def target(action: Accept | Drop | Reject | Log | Leave | Call, family: int) -> 
             assert_never(action)
 
 
+DIRECTIONS = {End.SOURCE: "src", End.DESTINATION: "dst"}
+
+
+def set_targets(
+    action: AddToSet | RememberQuestion | RememberAsker,
+    family: int,
+    sets: IpSets,
+    origins: tuple[Origin, ...],
+) -> tuple[Target, ...]:
+    """The targets, each for a line, that put into sets; raises InexpressibleError.
+
+    An element that is there already stays for the whole time anew. What the kernel cannot put
+    into a set, as an address that is all zeros into a set of hosts, it leaves out.
+    """
+    match action:
+        case AddToSet(name, end, timeout_s):
+            timed = "" if timeout_s is None else _for(timeout_s)
+            flags = DIRECTIONS[end]
+            return (
+                Target(f"-j SET --add-set {dynamic_set_name(name, family)} {flags} --exist{timed}"),
+            )
+        case RememberQuestion(timeout_s):
+            interfaces, ports = sets.questions(family, origins)
+            # Directions: of an interface, `dst` is the way out; of a port, `src` is its own.
+            elements = [(interfaces, f"{of},dst") for of in DIRECTIONS.values()]
+            elements += [(ports, f"{of},src") for of in DIRECTIONS.values()]
+            return tuple(
+                Target(f"-j SET --add-set {name} {flags} --exist{_for(timeout_s)}", UDP)
+                for name, flags in elements
+            )
+        case RememberAsker(timeout_s):
+            name = sets.askers(origins)
+            return (Target(f"-j SET --add-set {name} src --exist{_for(timeout_s)}", UDP),)
+        case _:
+            assert_never(action)
+
+
+def _for(timeout_s: int) -> str:
+    return f" --timeout {checked_timeout(timeout_s)}"
+
+
 def helper_target(action: AssignHelper) -> Target:
     """The target that gives a helper; what is read after it cannot take the helper back."""
     return Target(f"-j CT --helper {action.helper}", action.protocol)
@@ -119,28 +156,3 @@ def quoted(text: str) -> str:
         raise InexpressibleError("a log prefix with control characters")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-def guard_match(guard: RateGuard, name: str) -> str:
-    """The match of a guard; `name` is unique to it. Raises InexpressibleError.
-
-    Not every rate fits xt_limit: a high one is a coarse multiple of its steps, and a slow one
-    with a large burst overflows its credits, which the kernel refuses or, worse, does not
-    notice. xt_hashlimit, without anything to hash, holds the high ones.
-    """
-    seconds = SECONDS[guard.unit]
-    steps, rest = divmod(LIMIT_SCALE * seconds, guard.count)
-    rate = f"{guard.count}/{guard.unit}"
-    slowness = guard.burst * seconds / guard.count
-    if slowness > LIMIT_SECONDS_MOST:
-        raise InexpressibleError(f"a rate of {rate} with a burst of {guard.burst}")
-    if steps >= (LIMIT_STEPS_LEAST if rest else 1) and guard.burst <= LIMIT_BURST_MOST:
-        return f"-m limit --limit {rate} --limit-burst {guard.burst}"
-    if guard.count > HASHLIMIT_RATE_MOST * seconds or guard.burst > HASHLIMIT_BURST_MOST:
-        raise InexpressibleError(f"a rate of {rate} with a burst of {guard.burst}")
-    # A bucket that was not used for so long is full again and may be forgotten.
-    full_ms = max(1000, int(slowness * 1000) + 1)
-    return (
-        f"-m hashlimit --hashlimit-upto {rate} --hashlimit-burst {guard.burst} "
-        f"--hashlimit-name {name} --hashlimit-htable-expire {full_ms}"
-    )
