@@ -7,12 +7,25 @@ in nothing that this module writes. It runs no program.
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-PREFIX = "policylang-"
+from policylang.backends.iptables.names import PREFIX
+from policylang.backends.iptables.places import PLACES
+from policylang.ir.stages import Stage
+
+# Chains that drop packets before the filter table sees them.
+SCREENS = frozenset(
+    PREFIX + place.ours
+    for (stage, _), place in PLACES.items()
+    if stage in (Stage.SCREEN, Stage.SCREEN_STATE)
+)
+
+# The chain that a rule stands in or leads to; and quoted texts, in which nothing is a name.
+_CHAIN = re.compile(r'"(?:[^"\\]|\\.)*"|(?<=-[Ajg] )\S+')
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +141,35 @@ def replacement(rules: str, before: Generation) -> tuple[InputLine, ...]:
 
     Each table is one commit: the jumps that are there are deleted where new ones are inserted,
     declaring a chain empties it, and chains that `rules` do not declare are deleted. The filter
-    table is committed first: what a filter rule lets through beyond the packet's own fields it
-    knows by the conntrack helper or the translation, so a new filter with what another table
-    assigned before is no more open than the two generations, and the reverse could be.
+    table is committed before others: what a filter rule lets through beyond the packet's own
+    fields it knows by the conntrack helper or the translation, so a new filter with what another
+    table assigned before is no more open than the new ruleset, and the reverse could be.
     """
+    return _in_one_text(_replacing(rules, before))
+
+
+def replacement_in_steps(rules: str, before: Generation) -> tuple[InputLine, ...]:
+    """The same where `before` is in force, and packets come by between the commits.
+
+    The new screens are there first, under names of their own and beside the old ones, and only
+    then the new filter, which may rely on them. So no packet ever passes that neither ruleset
+    lets pass. Not for `--test`, which would not find in the kernel what the first commits did.
+    """
+    if not before:
+        return replacement(rules, before)
+    first = [ahead for block in _blocks(rules) if (ahead := _screens_of(block))]
+    there = {table.name: table for table in before}
+    for block in first:
+        name = block[0].text.removeprefix("*")
+        there[name] = _joined(there.get(name), block)
+    return (*_in_one_text(first), *_in_one_text(_replacing(rules, tuple(there.values()))))
+
+
+def _in_one_text(blocks: Iterable[Iterable[InputLine]]) -> tuple[InputLine, ...]:
+    return tuple(line for block in blocks for line in block)
+
+
+def _replacing(rules: str, before: Generation) -> list[list[InputLine]]:
     there = {table.name: table for table in before}
     blocks = [_merged(block, there) for block in _blocks(rules)]
     named = {block[0].text.removeprefix("*") for block in blocks}
@@ -141,7 +179,48 @@ def replacement(rules: str, before: Generation) -> tuple[InputLine, ...]:
         if table.name not in named
     ]
     blocks.sort(key=lambda block: block[0].text != "*filter")
-    return tuple(line for block in blocks for line in block)
+    return blocks
+
+
+def _screens_of(block: Sequence[InputLine]) -> list[InputLine]:
+    """The screens of a table's block, as chains that clash with none that is there; or nothing."""
+    chains = [line.text[1:].split()[0] for line in block if line.text.startswith(":")]
+    wanted = [chain for chain in chains if chain in SCREENS]
+    for chain in wanted:
+        found = (_target(line.text) for line in block if line.text.startswith(f"-A {chain} "))
+        wanted += {target for target in found if target and target not in wanted}
+    if not wanted:
+        return []
+    names = {chain: f"{PREFIX}ahead-{number}" for number, chain in enumerate(wanted, 1)}
+    return [
+        block[0],
+        *(InputLine(f":{name} - [0:0]") for name in names.values()),
+        *(
+            InputLine(_renamed(line.text, names), line.number)
+            for line in block
+            if (line.text.startswith("-I ") and _target(line.text) in names)
+            or (line.text.startswith("-A ") and line.text.split(" ", 2)[1] in names)
+        ),
+        block[-1],
+    ]
+
+
+def _renamed(rule: str, names: Mapping[str, str]) -> str:
+    return _CHAIN.sub(lambda found: names.get(found[0], found[0]), rule)
+
+
+def _joined(before: Table | None, block: Sequence[InputLine]) -> Table:
+    """What is there of a table once `block` is committed as well; its rules are left out."""
+    chains = [line.text[1:].split()[0] for line in block if line.text.startswith(":")]
+    jumps = []
+    for line in block:
+        match line.text.split(" ", 3):
+            case ["-I", chain, position, rule]:
+                jumps.append(Jump(chain, int(position), rule))
+    if before is None:
+        return Table(block[0].text.removeprefix("*"), tuple(chains), (), tuple(jumps), frozenset())
+    all_chains = tuple(dict.fromkeys((*before.chains, *chains)))
+    return Table(before.name, all_chains, before.rules, (*before.jumps, *jumps), before.held)
 
 
 def _blocks(rules: str) -> Iterator[list[InputLine]]:

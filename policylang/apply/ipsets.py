@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
-from policylang.apply import programs
-from policylang.apply.generation import PREFIX
+from policylang.apply import live_ipsets, programs
+from policylang.apply.livesets import LiveSet, by_identity, lacking
 from policylang.apply.programs import Finished
 from policylang.apply.refusal import report_refusal
 from policylang.backends.base import OutputFile
+from policylang.backends.iptables.names import PREFIX
 from policylang.diagnostics import Report
 
 ASIDE = f"{PREFIX}put-back"
@@ -60,25 +62,48 @@ def put_back(before: Saved, report: Report) -> bool:
     now = saved(report)
     if now is None:
         return False
+    were, changed = by_identity(live_sets(before)), _changed(before, now)
+    is_anew = live_ipsets.made_as_declared(changed, were, report)
     lines: list[str] = []
     for name, listing in before.items():
         if name not in now:
             lines.append(listing)
+        elif _is_filled_by_packets(listing):
+            continue  # what came into it meanwhile stays
         elif _elements(now[name]) != _elements(listing):
             lines.append(re.sub(rf"(?m)^(create|add) {re.escape(name)} ", rf"\1 {ASIDE} ", listing))
             lines.append(f"swap {name} {ASIDE}\ndestroy {ASIDE}\n")
     if not lines:
-        return True
+        return is_anew
     finished = _ipset(report, "restore", stdin="".join(lines))
     if finished is not None and not finished.ok:
         report.add("loading-failed", "cannot put the ipsets back", None, help=finished.words)
-    return finished is not None and finished.ok
+    return is_anew and finished is not None and finished.ok
+
+
+def _changed(before: Saved, now: Saved) -> tuple[LiveSet, ...]:
+    """The dynamic sets that were declared otherwise, with what found no room since then."""
+    were = by_identity(live_sets(before))
+    return tuple(
+        replace(live, elements=(*live.elements, *lacking(replace(live, size=was.size), was)))
+        for live in live_sets(now)
+        if (was := were.get(live.identity)) is not None and not was.is_declared_like(live)
+    )
+
+
+def _is_filled_by_packets(listing: str) -> bool:
+    """Whether elements pass by themselves, as those of a dynamic set or a remembered question."""
+    return " timeout " in listing.partition("\n")[0]
 
 
 def _elements(listing: str) -> list[str]:
-    """The elements without what passes by itself: order, and the seconds that are left."""
-    found = (line for line in listing.splitlines() if line.startswith("add "))
-    return sorted(re.sub(r" timeout \d+", "", line) for line in found)
+    """The elements in an order of their own."""
+    return sorted(line for line in listing.splitlines() if line.startswith("add "))
+
+
+def live_sets(sets: Saved) -> tuple[LiveSet, ...]:
+    """The dynamic sets among them."""
+    return live_ipsets.dynamic_sets("".join(sets.values()))
 
 
 def destroy_others(kept: Collection[str], report: Report) -> None:

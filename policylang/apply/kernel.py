@@ -1,4 +1,4 @@
-"""Enters network namespaces; knows nothing of what is done there.
+"""Enters network namespaces, and keeps them to itself; knows nothing of what is done there.
 
 A namespace belongs to a thread. Work that is meant for another namespace runs in a thread of
 its own that enters it: the rest of this process stays where it is, programs that the work
@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +22,13 @@ from policylang.diagnostics import Report, did_you_mean
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 NAMESPACES = Path("/run/netns")  # ip-netns(8)
+
+OWN_NAMESPACE = Path("/proc/thread-self/ns/net")
+OWN_STATUS = Path("/proc/thread-self/status")
+CAP_NET_ADMIN = 12  # linux/capability.h
+
+PATIENCE_S = 60.0  # others change what is ours for as long as an apply takes them
+LOOK_S = 0.02
 
 T = TypeVar("T")
 
@@ -53,6 +63,44 @@ def in_netns(name: str | None, work: Callable[[], T], report: Report) -> T | Non
         return _in_thread(lambda: _enter(descriptor, name), work, report)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def alone(report: Report) -> Iterator[bool]:
+    """Whether this thread has its namespace to itself, among all who ask for it so.
+
+    The lock is on the namespace's own file: it leaves nothing behind and ends with the process.
+    Where another holds it for too long, `lock-held` is reported.
+    """
+    descriptor = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield _is_locked(descriptor, report)
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(descriptor: int, report: Report) -> bool:
+    give_up = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                message = f"another policylang has been at work here for {PATIENCE_S:.0f} seconds"
+                report.add("lock-held", message, None)
+                return False
+            time.sleep(LOOK_S)
+        else:
+            return True
+
+
+def may_change(report: Report) -> bool:
+    """Whether this process may change rules at all; reports `not-permitted`."""
+    fields = dict(line.split(":", 1) for line in OWN_STATUS.read_text().splitlines())
+    if int(fields["CapEff"], 16) >> CAP_NET_ADMIN & 1:
+        return True
+    _not_permitted("read or change what is loaded", report)
+    return False
 
 
 class _EntryRefusedError(Exception):
@@ -111,7 +159,7 @@ def _libc() -> ctypes.CDLL:
 
 
 def _not_permitted(what: str, report: Report) -> None:
-    report.add("not-permitted", f"may not {what}", None, help="run `policylang apply` as root")
+    report.add("not-permitted", f"may not {what}", None, help="run it as root")
 
 
 def _no_such_namespace(name: str, reason: str, report: Report) -> None:

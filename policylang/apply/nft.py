@@ -1,4 +1,4 @@
-"""Loads nft scripts and removes our table again; knows nothing of what the scripts say."""
+"""Loads nft scripts, and changes or removes what they made; knows not what they say."""
 
 from __future__ import annotations
 
@@ -9,30 +9,72 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from policylang.apply import libnftables, programs
+from policylang.apply.livesets import LiveSet, LiveSets
+from policylang.apply.nft_text import Replacement, dynamic_sets, replacement
 from policylang.apply.programs import Finished
 from policylang.apply.refusal import report_refusal
 from policylang.backends.base import Artifact, OutputFile
+from policylang.backends.nft import TABLE
 from policylang.diagnostics import Report
-
-TABLE = "inet policylang"
 
 # libnftables names the file, the line and the columns of what it or the kernel refuses.
 _REFUSED = re.compile(r"^/proc/self/fd/\d+:(\d+):\d+-\d+: Error: (.*)$", re.MULTILINE)
 
 
-def load(artifact: Artifact, report: Report) -> bool:
+def rehearse(artifact: Artifact, report: Report) -> bool:
+    """Load an artifact's script as it stands; reports as `load` does."""
+    return load(artifact, report, "", {})
+
+
+def load(artifact: Artifact, report: Report, listing: str, carried: LiveSets) -> bool:
     """Load an artifact's script into this thread's namespace, whole or not at all.
+
+    Dynamic sets keep their elements: those of `listing`, which shows our table as it is or is
+    empty, stay where they are, and those of `carried` come to them.
 
     Reports `refused-by-kernel` at the statements whose lines are refused, `program-missing`
     and `loading-failed`.
     """
     (script,) = artifact.files
-    finished = _carry_out(script.text, report)
+    loaded = replacement(script.text, listing, carried)
+    finished = _carry_out(loaded.text, report)
     if finished is None:
         return False
     if not finished.ok:
-        _report_errors(script, finished, report)
+        _report_errors(script, loaded, finished, report)
     return finished.ok
+
+
+def listing(report: Report) -> str | None:
+    """Our table as nft shows it, or an empty text where it is not there.
+
+    None, and `loading-failed`, where it is there and cannot be read.
+    """
+    finished = _carry_out(f"list table {TABLE}\n", Report())
+    if finished is not None and finished.ok:
+        return finished.stdout
+    if not is_loaded():
+        return ""
+    words = finished.words if finished is not None else None
+    report.add("loading-failed", f"cannot read the nft table `{TABLE}`", None, help=words)
+    return None
+
+
+def live_sets(report: Report) -> tuple[LiveSet, ...] | None:
+    """The dynamic sets that are loaded, with their elements; reports as `listing` does."""
+    text = listing(report)
+    return None if text is None else dynamic_sets(text)
+
+
+def carry_out(commands: Sequence[str], what: str, report: Report) -> bool:
+    """Carry out commands on what is loaded, all of them or none.
+
+    Reports `loading-failed` with `what`, which could not be done, and `program-missing`.
+    """
+    finished = _carry_out("".join(f"{command}\n" for command in commands), report)
+    if finished is not None and not finished.ok:
+        report.add("loading-failed", what, None, help=_without_place(finished))
+    return finished is not None and finished.ok
 
 
 def is_loaded() -> bool:
@@ -51,13 +93,24 @@ def remove(report: Report) -> bool:
     return False
 
 
-def _report_errors(script: OutputFile, finished: Finished, report: Report) -> None:
-    found = _REFUSED.findall(finished.stderr)
+def _report_errors(
+    script: OutputFile, loaded: Replacement, finished: Finished, report: Report
+) -> None:
+    found = [(int(line), words) for line, words in _REFUSED.findall(finished.stderr)]
     for line, words in found:
-        report_refusal(script, int(line), "nft", words, report)
+        if line not in loaded.added:
+            report_refusal(script, line, "nft", words, report)
     if not found:
         message = "nft did not load the rules, and named no line"
         report.add("loading-failed", message, None, help=finished.words)
+    elif any(line in loaded.added for line, _ in found):
+        message = "nft did not take over what is in the dynamic sets"
+        report.add("loading-failed", message, None, help=_without_place(finished))
+
+
+def _without_place(finished: Finished) -> str:
+    """What nft said, without the lines of a script that nobody sees."""
+    return "\n".join(words for _, words in _REFUSED.findall(finished.stderr)) or finished.words
 
 
 def _carry_out(script: str, report: Report) -> Finished | None:

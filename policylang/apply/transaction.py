@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from policylang.apply import ipsets, kernel, nft, restore, xtables
+from policylang.apply import ipsets, kernel, live_ipsets, nft, nft_text, restore, xtables
+from policylang.apply.livesets import LiveSets, by_identity, what_became
 from policylang.apply.restore import Flavour, Tool
 from policylang.backends.base import Artifact
 from policylang.backends.iptables import SETS
+from policylang.backends.nft import TABLE
 from policylang.diagnostics import Report
 
 Tools = tuple[Tool, ...]  # for iptables; empty for nft
@@ -23,10 +25,14 @@ Tools = tuple[Tool, ...]  # for iptables; empty for nft
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What was done: the way it was loaded, and what of earlier applies was removed, in words."""
+    """What was done, in words: the way it was loaded, and what of earlier applies was removed.
+
+    `sets` says what became of the elements of dynamic sets that did not simply stay.
+    """
 
     way: str
     removed: tuple[str, ...]
+    sets: tuple[str, ...] = ()
 
 
 def apply(
@@ -51,13 +57,19 @@ def apply(
     if not kernel.in_scratch(lambda: _rehearse(artifact, tools, report), report):
         return None
     with _undisturbed():
-        return kernel.in_netns(netns, lambda: _load(artifact, tools, report), report)
+        return kernel.in_netns(netns, lambda: _load_alone(artifact, tools, report), report)
 
 
 def _rehearse(artifact: Artifact, tools: Tools, report: Report) -> bool:
     if tools:
         return xtables.rehearse(artifact, tools, report)
-    return nft.load(artifact, report)
+    return nft.rehearse(artifact, report)
+
+
+def _load_alone(artifact: Artifact, tools: Tools, report: Report) -> Applied | None:
+    """Load while no other policylang changes what is ours in this namespace."""
+    with kernel.alone(report) as is_alone:
+        return _load(artifact, tools, report) if is_alone else None
 
 
 def _load(artifact: Artifact, tools: Tools, report: Report) -> Applied | None:
@@ -66,17 +78,52 @@ def _load(artifact: Artifact, tools: Tools, report: Report) -> Applied | None:
     In between both hold, and a packet passes only where both let it pass.
     """
     flavour = tools[0].flavour if tools else None
-    loaded = xtables.load(artifact, tools, report) if tools else nft.load(artifact, report)
-    if not loaded:
+    listing = nft.listing(report)
+    if listing is None:
         return None
+    of_nft: LiveSets = by_identity(nft_text.dynamic_sets(listing))
+    of_ipset = _of_ipset()
+    if tools:
+        before, carried = of_ipset, of_nft
+        is_loaded = xtables.load(artifact, tools, report, carried)
+    else:
+        before, carried = of_nft, of_ipset
+        is_loaded = nft.load(artifact, report, listing, carried)
+    if not is_loaded:
+        return None
+    made = ipsets.made_by(artifact.file(SETS))
+    after = _follow(made if tools else None)
     removed: list[str] = []
-    if tools and nft.is_loaded() and nft.remove(report):
-        removed.append(f"the nft table `{nft.TABLE}`")
+    if tools and listing and nft.remove(report):
+        removed.append(f"the nft table `{TABLE}`")
     for other in Flavour:
         if other is not flavour and xtables.remove(restore.tools(other), report):
             removed.append(f"the iptables-{other} chains")
-    ipsets.destroy_others(ipsets.made_by(artifact.file(SETS)), report)
-    return Applied(f"iptables-{flavour}" if tools else "nft", tuple(removed))
+    ipsets.destroy_others(made, report)
+    way = f"iptables-{flavour}" if tools else "nft"
+    return Applied(way, tuple(removed), tuple(what_became(before, carried, after)))
+
+
+def _of_ipset() -> LiveSets:
+    """The dynamic sets of iptables; there are none where ipset does not work."""
+    return by_identity(ipsets.live_sets(ipsets.saved(Report()) or {}))
+
+
+def _follow(made: frozenset[str] | None) -> LiveSets:
+    """Let elements follow that packets put into the sets of the other target meanwhile.
+
+    `made` are the ipsets that were loaded, None where it was nft. Returns the dynamic sets of
+    what was loaded.
+    """
+    of_nft, of_ipset = by_identity(nft.live_sets(Report()) or ()), _of_ipset()
+    if made is None:
+        commands = nft_text.following(of_nft.values(), of_ipset)
+        if commands:
+            nft.carry_out(commands, "", Report())
+        return of_nft
+    of_ipset = {name: live for name, live in of_ipset.items() if name in made}
+    live_ipsets.filled(of_ipset.values(), of_nft, Report())
+    return of_ipset
 
 
 @contextmanager

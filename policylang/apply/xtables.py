@@ -10,8 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from policylang.apply import ipsets, programs
-from policylang.apply.generation import Generation, InputLine, replacement, rules_file
+from policylang.apply import ipsets, live_ipsets, programs
+from policylang.apply.generation import (
+    Generation,
+    replacement,
+    replacement_in_steps,
+    rules_file,
+)
+from policylang.apply.livesets import LiveSets, by_identity
 from policylang.apply.restore import (
     Tool,
     refused_line,
@@ -27,18 +33,20 @@ from policylang.diagnostics import Report
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One family: its rules in the artifact, what is there before, and how to replace that."""
+    """One family: its rules in the artifact, and what is there before."""
 
     tool: Tool
     file: OutputFile
     before: Generation
-    lines: tuple[InputLine, ...]
 
 
-def load(artifact: Artifact, tools: Sequence[Tool], report: Report) -> bool:
+def load(
+    artifact: Artifact, tools: Sequence[Tool], report: Report, carried: LiveSets | None = None
+) -> bool:
     """Replace what is ours in this thread's namespace; False where it is as it was before.
 
     Sets that the new rules do not use stay: the rules of another flavour may still use them.
+    Dynamic sets keep their elements, and those of `carried` come to them.
 
     Reports `refused-by-kernel` at the statement, `program-missing`, `loading-failed`,
     `lock-held` and `not-restored`.
@@ -50,13 +58,27 @@ def load(artifact: Artifact, tools: Sequence[Tool], report: Report) -> bool:
         return False
     if (
         # A test, too, looks for the sets that the rules name: they come first.
-        (sets is None or ipsets.load(sets, report))
-        and all(_restore(part, report, "--test") for part in parts)
+        (sets is None or _load_sets(sets, old_sets, carried or {}, report))
+        and all(_restore(part, report, is_test=True) for part in parts)
         and all(_restore(part, report) for part in parts)
     ):
         return True
     _put_back(parts, old_sets if sets is not None else None, report)
     return False
+
+
+def _load_sets(file: OutputFile, before: ipsets.Saved, carried: LiveSets, report: Report) -> bool:
+    declared = live_ipsets.dynamic_sets(file.text)
+    if not (
+        # `create -exist` takes no set that is declared otherwise.
+        live_ipsets.made_as_declared(ipsets.live_sets(before), by_identity(declared), report)
+        and ipsets.load(file, report)
+    ):
+        return False
+    if not any(live.identity in carried for live in declared):
+        return True
+    now = ipsets.saved(report)
+    return now is not None and live_ipsets.filled(ipsets.live_sets(now), carried, report)
 
 
 def rehearse(artifact: Artifact, tools: Sequence[Tool], report: Report) -> bool:
@@ -98,18 +120,20 @@ def _parts(artifact: Artifact, tools: Sequence[Tool], report: Report) -> tuple[P
         before = saved(tool, report)
         if before is None:
             return None
-        parts.append(Part(tool, file, before, replacement(file.text, before)))
+        parts.append(Part(tool, file, before))
     return tuple(parts)
 
 
-def _restore(part: Part, report: Report, *options: str, seek: bool = False) -> bool:
-    finished = restore(part.tool, part.lines, report, *options)
+def _restore(part: Part, report: Report, *, is_test: bool = False, seek: bool = False) -> bool:
+    in_order = replacement if is_test else replacement_in_steps
+    lines = in_order(part.file.text, part.before)
+    finished = restore(part.tool, lines, report, *(["--test"] if is_test else []))
     if finished is None or finished.ok:
         return finished is not None
-    index = refused_line(finished, part.lines)
+    index = refused_line(finished, lines)
     if index is not None and seek:
-        index = sought_line(part.tool, part.lines, index)
-    report_failure(part.tool, finished, part.lines, index, part.file, report)
+        index = sought_line(part.tool, lines, index)
+    report_failure(part.tool, finished, lines, index, part.file, report)
     return False
 
 
@@ -125,7 +149,7 @@ def _put_back(parts: Sequence[Part], old_sets: ipsets.Saved | None, report: Repo
         now = saved(part.tool, failures)
         if now is None or now == part.before:
             continue
-        lines = replacement(rules_file(part.before), now)
+        lines = replacement_in_steps(rules_file(part.before), now)
         finished = restore(part.tool, lines, failures)
         if finished is not None and not finished.ok:
             failures.add(

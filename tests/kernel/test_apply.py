@@ -684,7 +684,7 @@ def test_the_command_shows_what_was_refused(
     policy = tmp_path / "web.policy"
     policy.write_text(SOURCE.text)
     made = nft_artifact("tcp dport 22 jump nowhere @2")
-    monkeypatch.setattr(pipeline, "compile_policy", lambda source, target, report: made)
+    monkeypatch.setattr(pipeline, "compile_policy", lambda *arguments, **options: made)
     assert main(["apply", str(policy), "--netns", namespace.name]) == 1
     assert capsys.readouterr().err.splitlines() == [
         "error[refused-by-kernel]: the kernel refuses what this statement compiles to",
