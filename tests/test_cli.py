@@ -108,6 +108,11 @@ def test_it_is_a_module_too() -> None:
         (["compile", "x", "--target", "iptables"], "`-o DIR`"),
         (["compile", "x", "--target", "iptables", "-o", "-"], "`-o DIR`"),
         (["apply", "x", "--flavour", "legacy"], "--target iptables"),
+        (["check", "x", "-D", "wan"], "expected NAME=VALUE"),
+        (["check", "x", "-D", "=ens3"], "expected NAME=VALUE"),
+        (["compile", "x", "-D", "wan=ens3", "-D", "wan=ens4"], "-D wan is given twice"),
+        (["compile", "x", "-D", "w\x1b=1", "-D", "w\x1b=2"], "-D w\\x1b is given twice"),
+        (["explain", "-D", "wan=ens3"], "unrecognized"),
         (["explain", "unknown-servise"], "did you mean `unknown-service`?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -494,6 +499,51 @@ def test_compile_shows_the_rules_between(policy: Path, capsys: pytest.CaptureFix
     assert "accept" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["compile"], 'iifname "ens3"'),
+        (["compile", "--target", "ir"], "ens3"),
+        (["check"], "no errors"),
+    ],
+)
+def test_a_parameter_is_set_on_the_command_line(
+    command: Sequence[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "web.policy"
+    path.write_text(
+        "param wan\nparam admins = 192.0.2.1\nzone wan { interface $wan }\n"
+        "allow ssh from $admins, 198.51.100.1 to self\nallow http inbound from wan\n"
+    )
+    name, *options = command
+    values = ["-D", "wan=ens3", "-D", "admins=192.0.2.7, 2001:db8::/32"]
+    assert main([name, str(path), *options, *values]) == 0
+    said = capsys.readouterr()
+    assert words in said.out and said.err == ""
+    assert main([name, str(path), *options]) == 1
+    assert "[parameter-unset]" in capsys.readouterr().err
+    assert main([name, str(path), *options, "-D", "wan=ens3 } allow all inbound"]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("error[bad-parameter]: `-D wan`: ")
+
+
+def test_apply_takes_parameters_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "web.policy"
+    path.write_text("param wan\nzone wan { interface $wan }\nallow http inbound from wan\n")
+    loaded: list[Artifact] = []
+
+    def load(artifact: Artifact, *_: object, **__: object) -> None:
+        loaded.append(artifact)
+
+    monkeypatch.setattr("policylang.apply.transaction.apply", load)
+    assert main(["apply", str(path), "-D", "wan=ens3"]) == 1
+    assert 'iifname "ens3"' in loaded[0].files[0].text
+    assert main(["apply", str(path)]) == 1
+    assert len(loaded) == 1 and "[parameter-unset]" in capsys.readouterr().err
+
+
 def test_compile_reads_standard_input(policy: Path) -> None:
     """`-` is a policy like another; its paths are relative to the current folder."""
     done = started("compile", "-", stdin=GOOD.encode())
@@ -535,7 +585,7 @@ def test_nothing_is_written_beside_an_error(
 ) -> None:
     """Whatever the compiler hands over, an error in the report keeps it from being written."""
 
-    def half(source: Path, target: str, report: Report) -> Artifact:
+    def half(source: Path, target: str, report: Report, **_: object) -> Artifact:
         report.add("unsupported", "nft cannot do this", None)
         return Artifact("nft", (OutputFile("policylang.nft", "half of it\n", ((),)),))
 
@@ -670,7 +720,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Callable[[Artifact], None]:
     """Lets the compiler make a given artifact of every policy."""
 
     def make(made: Artifact) -> None:
-        monkeypatch.setattr(pipeline, "compile_policy", lambda source, target, report: made)
+        monkeypatch.setattr(pipeline, "compile_policy", lambda *_, **__: made)
 
     return make
 
@@ -723,7 +773,7 @@ def test_a_mistake_of_ours_says_so(
 ) -> None:
     """An assertion that fails is not the user's fault; nothing is written or loaded after it."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise AssertionError("the last rule decides\nand so on")
 
     monkeypatch.setattr(pipeline, "ruleset_of", fail)

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from policylang import __version__
 from policylang.backends import TARGETS
+from policylang.cli.visible import visible
 
 DONE, REFUSED, LOOK, INTERNAL = 0, 1, 2, 3  # exit statuses; LOOK: look at the command line
 
@@ -27,12 +28,21 @@ examples:
       write out/rules.v4, out/rules.v6 and, where sets are used, out/sets.ipset
   sudo policylang apply web.policy
       try the policy in a scratch network namespace, then load it
+  sudo policylang set add banned 192.0.2.7
+      put an address into a dynamic set of the policy that is in force
+  policylang fmt web.policy
+      lay a policy out in the canonical way
+  policylang services mail
+      list the services that are built in, all or those of a name, a topic or a port
+  policylang groups private
+      list or explain the groups of addresses that are built in
   policylang explain unknown-service
       explain a message
 
 exit status:
   0  done
-  1  the policy has errors, or could not be read, written or loaded
+  1  the policy has errors, or could not be read, written or loaded; or is not canonical
+     (`fmt --check`, `fmt --diff`); or nothing is found (`services`, `groups`)
   2  the command line is wrong
   3  a mistake in policylang itself
 """
@@ -49,6 +59,7 @@ examples:
   policylang compile web.policy > web.nft
   policylang compile web.policy -o /etc/nftables.conf
   policylang compile web.policy --target iptables -o out/
+  policylang compile web.policy -D wan=ens3 -D 'admins=192.0.2.7, 2001:db8::/32'
   generate-policy | policylang compile - --target nft
 
 Files are written aside and moved into place once all of them are complete. With `--format
@@ -86,6 +97,91 @@ examples:
   sudo policylang apply web.policy --netns router1
 """
 
+SET = """\
+List and change the dynamic sets of the policy that is in force, whichever target it was for.
+
+A policy declares them (`set banned = dynamic timeout 1h`), rules fill them (`add source to
+banned`), and what is in them stays when a changed policy is applied.
+"""
+
+SET_EXAMPLES = """\
+examples:
+  sudo policylang set list
+  sudo policylang set list banned --format json
+  sudo policylang set add banned 192.0.2.7 2001:db8::7
+  sudo policylang set add banned 192.0.2.7 --timeout 1h30m
+  sudo policylang set delete banned 192.0.2.7
+  sudo policylang set flush banned --netns router1
+
+Several addresses are added or deleted all together or not at all. With `list --format json`
+standard output is an array, empty where no set is loaded. Each entry has the keys name, timeout_s
+(null: elements stay for ever), size (of each family) and elements: an array with address, family
+(4 or 6) and left_s, the seconds that are left (or null).
+"""
+
+SET_LIST = "Show what is in the dynamic sets, or in one of them, and for how long.\n"
+SET_ADD = """\
+Put addresses into a dynamic set; those that are in it stay anew for the whole time.
+"""
+SET_DELETE = "Take addresses out of a dynamic set.\n"
+SET_FLUSH = "Empty a dynamic set.\n"
+
+FMT = """\
+Lay policies out in the one canonical way: rewrite them in place, where that changes anything.
+
+White space and line ends change, and nothing else: no word, no comment, no order. A file with
+mistakes is left alone, and they are told; the other files are formatted.
+"""
+
+FMT_EXAMPLES = """\
+examples:
+  policylang fmt web.policy site/*.policy
+  policylang fmt --check *.policy        name what would change; for CI
+  policylang fmt --diff web.policy       show what would change
+  policylang fmt - < web.policy          from standard input to standard output
+
+Files are written aside and moved into place; included files are formatted if they are named. With
+`--check` and `--diff` nothing is written, and the exit status is 1 if anything would change.
+"""
+
+SERVICES = """\
+List the services that are built in, search among them, or explain one.
+
+A pattern is a name, a part of a name or of a description, a glob (`kube-*`), or a port (`443`,
+`tcp/443`). What it matches is listed; one service alone is explained: what it opens, its other
+names, and how it is written. A policy may have a service of its own by any of these names.
+"""
+
+SERVICES_EXAMPLES = """\
+examples:
+  policylang services                    all of them
+  policylang services ftp                what the service ftp is
+  policylang services mail               those that speak of mail
+  policylang services tcp/8080           those that have this port
+
+With `--format json` standard output is an array, empty where nothing matches. Each entry has the
+keys name, description, opens, members, same_as, notes and text; each of `opens` has protocols,
+ports, icmp_types and data_ports (pairs of first and last, or null), helper and answers_from_any.
+"""
+
+GROUPS = """\
+List the groups of addresses that are built in, search among them, or explain one.
+
+They are the sets of the IANA special-purpose registries, to be named in a policy like sets of its
+own. A pattern is a name, a part of a name or of a description, a glob, or an address: the groups
+that hold all of it.
+"""
+
+GROUPS_EXAMPLES = """\
+examples:
+  policylang groups                      all of them
+  policylang groups bogons               what the group bogons holds
+  policylang groups 100.64.3.7           those that hold this address
+
+With `--format json` standard output is an array, empty where nothing matches. Each entry has the
+keys name, description, addresses and text.
+"""
+
 EXPLAIN = """\
 Explain a message by its id (the word in brackets), or list all of them.
 """
@@ -110,6 +206,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         chosen.parser.error("--target iptables makes several files: it needs `-o DIR`")
     if chosen.command == "apply" and chosen.target != "iptables" and chosen.flavour:
         chosen.parser.error("--flavour is for `--target iptables`")
+    if "parameters" in chosen:
+        names = [name for name, _ in chosen.parameters]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            chosen.parser.error(f"-D {visible(twice)} is given twice")
+        chosen.parameters = dict(chosen.parameters)
+    if chosen.command == "fmt" and "-" in chosen.files and len(chosen.files) > 1:
+        chosen.parser.error("`-` stands alone: it is not a file to rewrite")
     return chosen
 
 
@@ -124,6 +228,7 @@ def _parser() -> _Parser:
         "compile", help="print or write the rules", description=COMPILE, epilog=COMPILE_EXAMPLES
     )
     _add_file(one)
+    _add_parameters(one)
     one.add_argument("--target", choices=(*TARGETS, "ir"), default="nft", help="what to make (nft)")
     one.add_argument(
         "-o",
@@ -137,6 +242,7 @@ def _parser() -> _Parser:
         "check", help="report errors and warnings", description=CHECK, epilog=CHECK_EXAMPLES
     )
     _add_file(one)
+    _add_parameters(one)
     one.add_argument("--target", choices=TARGETS, help="check for this target alone")
     _add_look(one, "on standard output")
 
@@ -144,6 +250,7 @@ def _parser() -> _Parser:
         "apply", help="load a policy into the kernel", description=APPLY, epilog=APPLY_EXAMPLES
     )
     _add_file(one)
+    _add_parameters(one)
     one.add_argument("--target", choices=TARGETS, default="nft", help="what to load (nft)")
     one.add_argument(
         "--flavour",
@@ -155,6 +262,34 @@ def _parser() -> _Parser:
     )
     _add_look(one, "on standard error")
 
+    _add_set(commands)
+
+    one = commands.add_parser("fmt", help="lay policies out", description=FMT, epilog=FMT_EXAMPLES)
+    one.add_argument(
+        "files", nargs="+", metavar="FILE", help="a policy; `-` alone reads standard input"
+    )
+    one.add_argument(
+        "--check", action="store_true", help="write nothing, name the files that would change"
+    )
+    one.add_argument("--diff", action="store_true", help="write nothing, print what would change")
+    _add_look(one, "on standard error")
+
+    one = commands.add_parser(
+        "services",
+        help="list or explain built-in services",
+        description=SERVICES,
+        epilog=SERVICES_EXAMPLES,
+    )
+    _add_pattern(one, "a name, a topic, a glob or a port")
+
+    one = commands.add_parser(
+        "groups",
+        help="list or explain built-in groups of addresses",
+        description=GROUPS,
+        epilog=GROUPS_EXAMPLES,
+    )
+    _add_pattern(one, "a name, a topic, a glob or an address")
+
     one = commands.add_parser("explain", help="explain a message", description=EXPLAIN)
     one.add_argument("code", nargs="?", metavar="CODE", help="the word in brackets")
     for one in commands.choices.values():
@@ -162,16 +297,87 @@ def _parser() -> _Parser:
     return parser
 
 
+def _add_set(commands: Any) -> None:
+    """The command `set` with its own commands; `commands` is where argparse keeps commands."""
+    group = commands.add_parser(
+        "set",
+        help="list and change dynamic sets that are loaded",
+        description=SET,
+        epilog=SET_EXAMPLES,
+    )
+    actions = group.add_subparsers(
+        title="commands", dest="action", metavar="COMMAND", required=True
+    )
+
+    one = actions.add_parser("list", help="show what is in them", description=SET_LIST)
+    one.add_argument("name", nargs="?", metavar="NAME", help="one set alone")
+    _add_place(one)
+    _add_look(one, "on standard output, messages on standard error", "the list and messages")
+
+    for action, described, text in (
+        ("add", "put addresses into one", SET_ADD),
+        ("delete", "take addresses out of one", SET_DELETE),
+        ("flush", "empty one", SET_FLUSH),
+    ):
+        one = actions.add_parser(action, help=described, description=text)
+        one.add_argument("name", metavar="NAME", help="the set")
+        if action != "flush":
+            one.add_argument("addresses", nargs="+", metavar="ADDRESS", help="a single address")
+        if action == "add":
+            one.add_argument(
+                "--timeout",
+                metavar="TIME",
+                help="for so long, as in 90s or 1h30m (the set's own time-out)",
+            )
+        _add_place(one)
+        _add_look(one, "on standard error")
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--netns", metavar="NAME", help="in this network namespace: a name or a path"
+    )
+
+
 def _add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="the policy; `-` reads standard input")
 
 
-def _add_look(parser: argparse.ArgumentParser, place: str) -> None:
+def _add_pattern(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("pattern", nargs="?", metavar="PATTERN", help=what)
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="text or JSON (text)"
+    )
+
+
+def _add_parameters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-D",
+        dest="parameters",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_parameter,
+        help="the value of a parameter that the policy declares by `param`; may be repeated",
+    )
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    """The name and the value of `-D NAME=VALUE`."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError("expected NAME=VALUE")
+    return name, value
+
+
+def _add_look(
+    parser: argparse.ArgumentParser, place: str, what: str = "errors and warnings"
+) -> None:
     parser.add_argument(
         "--format",
         choices=("text", "json"),
         default="text",
-        help=f"errors and warnings as text, or as JSON {place} (text)",
+        help=f"{what} as text, or as JSON {place} (text)",
     )
     parser.add_argument(
         "--color",

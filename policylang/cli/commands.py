@@ -29,6 +29,10 @@ def run(chosen: argparse.Namespace) -> int:
         "compile": _compile,
         "check": _check,
         "apply": _apply,
+        "set": _set,
+        "fmt": _fmt,
+        "services": _services,
+        "groups": _services,
         "explain": _explain,
     }
     return commands[chosen.command](chosen)
@@ -53,9 +57,9 @@ def _compiled_files(chosen: argparse.Namespace, report: Report) -> dict[str, str
     if chosen.target == "ir":
         from policylang.ir.dump import dump
 
-        ruleset = pipeline.verified_ruleset(source, report)
+        ruleset = pipeline.verified_ruleset(source, report, parameters=chosen.parameters)
         return None if ruleset is None else {"ir": dump(ruleset)}
-    artifact = pipeline.compile_policy(source, chosen.target, report)
+    artifact = pipeline.compile_policy(source, chosen.target, report, parameters=chosen.parameters)
     return None if artifact is None else {file.name: file.text for file in artifact.files}
 
 
@@ -79,7 +83,9 @@ def _check(chosen: argparse.Namespace) -> int:
 
     report = Report()
     source = _source(chosen.file, report)
-    ruleset = None if source is None else pipeline.ruleset_of(source, report)
+    ruleset = None
+    if source is not None:
+        ruleset = pipeline.ruleset_of(source, report, parameters=chosen.parameters)
     if ruleset is not None:
         for target in TARGETS if chosen.target is None else (chosen.target,):
             pipeline.artifact_of(ruleset, target, report)
@@ -102,7 +108,9 @@ def _apply(chosen: argparse.Namespace) -> int:
     source = _source(chosen.file, report)
     artifact = None
     if source is not None:
-        artifact = pipeline.compile_policy(source, chosen.target, report)
+        artifact = pipeline.compile_policy(
+            source, chosen.target, report, parameters=chosen.parameters
+        )
     if artifact is None:
         _show(report, chosen, sys.stderr)
         return REFUSED
@@ -118,8 +126,33 @@ def _apply(chosen: argparse.Namespace) -> int:
         return REFUSED
     where = "" if chosen.netns is None else f" into namespace {visible(chosen.netns)}"
     removed = "".join(f"; removed {what} of an earlier apply" for what in applied.removed)
-    print(f"{name}: loaded by {applied.way}{where}{removed}")
+    sets = "".join(f"; {what}" for what in applied.sets)
+    print(f"{name}: loaded by {applied.way}{where}{removed}{sets}")
     return DONE
+
+
+def _set(chosen: argparse.Namespace) -> int:
+    from policylang.cli import sets
+
+    report = Report()
+    status = sets.run(chosen, report)
+    _show(report, chosen, sys.stderr)
+    return status
+
+
+def _fmt(chosen: argparse.Namespace) -> int:
+    from policylang.cli import formatting
+
+    report = Report()
+    is_canonical = formatting.run(chosen, report)
+    _show(report, chosen, sys.stderr)
+    return _status(report) if is_canonical else REFUSED
+
+
+def _services(chosen: argparse.Namespace) -> int:
+    from policylang.cli import services
+
+    return {"services": services.services, "groups": services.groups}[chosen.command](chosen)
 
 
 def _explain(chosen: argparse.Namespace) -> int:

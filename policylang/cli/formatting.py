@@ -1,0 +1,118 @@
+"""`policylang fmt`: files in, the same files in canonical form out; the form is `syntax.format`'s.
+
+Each file is read, laid out and written by itself: one with mistakes is left alone, and so told,
+while the others are formatted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from difflib import unified_diff
+from pathlib import Path
+
+from policylang.cli import output
+from policylang.cli.visible import visible
+from policylang.diagnostics import Report
+from policylang.source import SourceFile, Span
+from policylang.syntax.format import format_policy
+
+STDIN, STDIN_NAME = "-", "<stdin>"
+BOM = "\N{BYTE ORDER MARK}"
+
+
+def run(chosen: argparse.Namespace, report: Report) -> bool:
+    """Format what was asked for; whether all of it is canonical now, as far as was asked.
+
+    Reports what cannot be read, written or formatted.
+    """
+    answers = [_format(file, chosen, report) for file in chosen.files]
+    return all(answers)
+
+
+def _format(file: str, chosen: argparse.Namespace, report: Report) -> bool:
+    name = STDIN_NAME if file == STDIN else file
+    is_kept = chosen.check or chosen.diff or file == STDIN
+    data = _read(file, report, is_kept=is_kept)
+    text = None if data is None else _decoded(data, name, report)
+    if text is None:
+        return True
+    formatted = format_policy(SourceFile(name, text.removeprefix(BOM)), report)
+    if formatted is None:
+        return True
+    if chosen.diff:
+        output.write_stdout("".join(_diff(text, formatted, visible(name))), report)
+        return text == formatted
+    if chosen.check:
+        if text != formatted:
+            print(f"{visible(name)}: not in canonical form")
+        return text == formatted
+    if file == STDIN:
+        output.write_stdout(formatted, report)
+    elif text != formatted:
+        before = len(report.diagnostics)
+        output.write_file(Path(file), formatted, report)
+        if len(report.diagnostics) == before:
+            print(f"{visible(name)}: formatted")
+    return True
+
+
+# --- in -------------------------------------------------------------------------------------
+
+
+def _read(file: str, report: Report, *, is_kept: bool) -> bytes | None:
+    """The bytes of a file; `is_kept` says that it will not be written. Reports what is none."""
+    if file == STDIN:
+        if sys.stdin is None:
+            report.add("unreadable-file", "standard input is closed", None)
+            return None
+        return sys.stdin.buffer.read()
+    path = Path(file)
+    try:
+        if not is_kept and path.exists() and not path.is_file() and not path.is_dir():
+            what = f"cannot format `{file}` in place: it is no regular file"
+            report.add("cannot-write", what, None, help="`policylang fmt -` reads standard input")
+            return None
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name that holds NUL
+        why = getattr(error, "strerror", None) or "no such path"
+        report.add("unreadable-file", f"cannot read `{file}`: {why[0].lower()}{why[1:]}", None)
+        return None
+
+
+def _decoded(data: bytes, name: str, report: Report) -> str | None:
+    """The text, a byte order mark at its start included; reports `not-utf8`."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode()
+        file = SourceFile(name, before + data[error.start :].decode("latin-1"))
+        report.add(
+            "not-utf8",
+            f"byte {data[error.start]:#04x} is not UTF-8",
+            Span(file, len(before), len(before) + 1),
+            help="save the file as UTF-8",
+        )
+        return None
+    if "\0" in text:
+        span = Span(SourceFile(name, text), text.index("\0"), text.index("\0") + 1)
+        report.add("not-utf8", "the character U+0000 is not text", span)
+        return None
+    return text
+
+
+# --- out ------------------------------------------------------------------------------------
+
+
+def _diff(before: str, after: str, name: str) -> Iterator[str]:
+    """The lines of a unified diff, as `patch` reads it."""
+    for line in unified_diff(_lines(before), _lines(after), name, name):
+        yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+
+
+def _lines(text: str) -> list[str]:
+    """The lines with their ends: line feeds alone, not all that Unicode calls a line end."""
+    lines = [f"{line}\n" for line in text.split("\n")]
+    last = lines.pop().removesuffix("\n")
+    return [*lines, last] if last else lines
