@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import errno
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from policylang.apply import kernel, nft, programs, restore, xtables
+from policylang.apply import kernel, members, nft, programs, restore, xtables
 from policylang.apply.programs import Finished
 from policylang.backends.base import Artifact
-from policylang.cli import output
+from policylang.cli import output, sets
+from policylang.cli.arguments import REFUSED
 from policylang.diagnostics import Report
+from policylang.packets.values import parse_one_address
 from policylang.pipeline import Text, compile_policy
 
 Trigger = Callable[[Report, Path, pytest.MonkeyPatch], None]
@@ -47,12 +50,12 @@ def refused_by_kernel(report: Report, folder: Path, patch: pytest.MonkeyPatch) -
     number = next(n for n, line in enumerate(lines, 1) if 'ct helper set "ftp-tcp"' in line)
     words = f"/proc/self/fd/3:{number}:3-60: Error: Could not process rule: No such file\n"
     answering(patch, failing("nft", words))
-    assert not nft.load(artifact, report)
+    assert not nft.rehearse(artifact, report)
 
 
 def loading_failed(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
     answering(patch, failing("nft", "", status=-11))
-    assert not nft.load(compiled("nft"), report)
+    assert not nft.rehearse(compiled("nft"), report)
 
 
 def left_behind(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -107,6 +110,52 @@ def program_missing(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> 
     assert programs.run(["ipset", "list"], report) is None
 
 
+BANNED = """\
+table inet policylang {
+	set banned-v4 {
+		type ipv4_addr
+		size 2
+		flags dynamic,timeout
+		elements = { 192.0.2.1, 192.0.2.2 timeout 1h expires 59m }
+	}
+
+	set banned-v6 {
+		type ipv6_addr
+		size 2
+		flags dynamic,timeout
+	}
+}
+"""
+
+
+def with_banned(patch: pytest.MonkeyPatch) -> None:
+    """A set of two addresses, which has room for no other of IPv4."""
+    patch.setattr(kernel, "may_change", lambda report: True)
+    answering(patch, lambda argv: Finished("nft", 0, "" if "ipset" in argv else BANNED, ""))
+
+
+def no_such_set(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    with_banned(patch)
+    assert members.listed("baned", report, netns=None) is None
+
+
+def no_such_element(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    with_banned(patch)
+    addresses = [parse_one_address(text) or 0 for text in ("192.0.2.1", "192.0.2.9")]
+    assert members.delete("banned", addresses, report, netns=None) is None
+
+
+def set_full(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    with_banned(patch)
+    addresses = [parse_one_address(text) or 0 for text in ("2001:db8::1", "192.0.2.9")]
+    assert members.add("banned", addresses, None, report, netns=None) is None
+
+
+def bad_element(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    chosen = Namespace(action="add", name="banned", addresses=["192.0.2.0/24"], timeout=None)
+    assert sets.run(chosen, report) == REFUSED
+
+
 def cannot_write(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
     (folder / "out").mkdir()
     patch.chdir(folder)
@@ -124,6 +173,10 @@ TRIGGERS: dict[str, Trigger] = {
         no_such_namespace,
         not_permitted,
         program_missing,
+        no_such_set,
+        no_such_element,
+        set_full,
+        bad_element,
         cannot_write,
     )
 }
