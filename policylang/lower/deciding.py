@@ -53,7 +53,8 @@ class Decider:
     path: Path
     prefix: str  # of the names of chains
     chains: list[Chain] = field(default_factory=list)
-    _shared: dict[int, str] = field(default_factory=dict)  # by the identity of a decision
+    # By the identity of a decision, which is kept: that of a lost one may be given once more.
+    _shared: dict[int, tuple[Decision, str]] = field(default_factory=dict)
 
     def rules(
         self, decision: Decision, cubes: tuple[Cube, ...], *, again: bool = False
@@ -88,15 +89,16 @@ class Decider:
     ) -> Iterator[Rule]:
         if not cubes:
             return
-        name = self._shared.get(id(decision))
-        if name is None:
+        _, name = self._shared.get(id(decision), (decision, ""))
+        if not name:
             if decision.guards and len(body) == 1:
                 (rule,) = body
                 body = [Rule(rule.cube, rule.action, decision.guards, rule.origins)]
             elif decision.guards:
                 inner = self._chain(decision, body)
                 body = [Rule(EVERYTHING, ir.Jump(inner), decision.guards, decision.origins)]
-            name = self._shared[id(decision)] = self._chain(decision, body)
+            name = self._chain(decision, body)
+            self._shared[id(decision)] = (decision, name)
         if decision.is_counted:
             cubes = _disjoint(cubes)  # what a rate refuses must not be asked about once more
         for cube in cubes:

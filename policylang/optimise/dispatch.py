@@ -111,8 +111,6 @@ def _takes_part(rule: Rule) -> bool:
 
 def _has_key(rule: Rule, fields: tuple[Field, ...]) -> bool:
     """Whether a rule names patterns on exactly these interface fields."""
-    if rule.guards and any(len(rule.cube[f]) > 1 for f in fields):
-        return False  # in two chains a rate would hold twice
     return all((f in rule.cube) == (f in fields) for f in (Field.IIF, Field.OIF)) and all(
         name_pattern(*pair) is not None for f in fields for pair in rule.cube[f]
     )
@@ -127,20 +125,45 @@ def _dispatched(
             members.setdefault(key, []).append(rule)
     entries: list[Entry] = []
     chains: dict[tuple[int, ...], str] = {}
+    once = _asked_once(members)
     for key in sorted(members):
         rules = members[key]
         alike = tuple(id(rule) for rule in rules)
         if alike not in chains:
             chains[alike] = _free_name(name, key, taken)
-            body = tuple(replace(rule, cube=rule.cube.without(*fields)) for rule in rules)
-            made.append(Chain(chains[alike], body))
+            made.append(Chain(chains[alike], ()))
+            at = len(made) - 1
+            body = []
+            for rule in rules:
+                inner = replace(rule, cube=rule.cube.without(*fields))
+                if id(rule) in once:
+                    if not once[id(rule)]:
+                        once[id(rule)] = _free_name(name, (), taken)
+                        made.append(Chain(once[id(rule)], (replace(rule, cube=EVERYTHING),)))
+                    inner = replace(inner, action=Jump(once[id(rule)]), guards=())
+                body.append(inner)
+            made[at] = Chain(chains[alike], tuple(body))
         entries.append(Entry(key, Jump(chains[alike]), (Origin(Why.DISPATCH),)))
     return Lookup(EVERYTHING, fields, tuple(entries))
 
 
+def _asked_once(members: dict[Key, list[Rule]]) -> dict[int, str]:
+    """The rules with guards, by identity, that go into several chains, with no name yet.
+
+    They get a chain of their own, for a rate that stands in two rules would hold twice.
+    """
+    homes: dict[int, set[tuple[int, ...]]] = {}
+    for rules in members.values():
+        alike = tuple(id(rule) for rule in rules)
+        for rule in rules:
+            if rule.guards:
+                homes.setdefault(id(rule), set()).add(alike)
+    return {number: "" for number, chains in homes.items() if len(chains) > 1}
+
+
 def _free_name(name: str, key: Key, taken: set[str]) -> str:
     parts = [name_pattern(*pair) or "" for pair in key]
-    wanted = "-".join((name, *(_safe(part) for part in parts)))
+    wanted = "-".join((name, *(_safe(part) for part in parts))) if parts else f"{name}-once"
     free, number = wanted, 1
     while free in taken:
         number += 1

@@ -43,6 +43,7 @@ NEAR_MAC = "02:00:00:00:00:0{}"
 ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 
 ROUTING_HEADER = 43  # IANA: IPv6 extension header types
+IGMP = 2
 
 
 class Hook(StrEnum):
@@ -125,10 +126,13 @@ class Packet:
             case 1 | 58:
                 body = struct.pack("!BBHHH", self.icmp_type, 0, 0, 1, 1) + bytes(16 + padding)
                 offset = 2
+            case 2:
+                body = struct.pack("!BBH4s", 0x16, 0, 0, bytes(4))  # RFC 2236: a report
+                offset = 2
             case _:
                 raise AssertionError(f"no packets of protocol {self.protocol} here")
         pseudo = b""
-        if self.protocol != ICMP:
+        if self.protocol not in (ICMP, IGMP):
             pseudo = ip_address(self.source).packed + ip_address(self.destination).packed
             pseudo += struct.pack("!II", len(body), self.protocol)
         checksum = internet_checksum(pseudo + body) or 0xFFFF

@@ -19,7 +19,6 @@ from policylang.ir.actions import Jump, is_terminal
 from policylang.ir.ruleset import Chain, Item, Lookup, Rule, Ruleset
 from policylang.optimise import Pass, dispatch, gather, merge, optimise, passes, shadow
 from policylang.packets.cube import Cube
-from policylang.packets.fields import Field
 from tests.passes.checking import complaint, told
 from tests.passes.rulesets import made, pruned
 
@@ -124,13 +123,6 @@ def test_broken_pass_is_told(broken: Pass) -> None:
     assert any(complaint(made(seed), broken, seed) is not None for seed in SEEDS)
 
 
-_has_key = dispatch._has_key
-
-
-def _has_key_whatever_it_counts(rule: Rule, fields: tuple[Field, ...]) -> bool:
-    return _has_key(replace(rule, guards=()), fields)
-
-
 ALWAYS: Callable[..., bool] = lambda *_: True  # noqa: E731 - one of the values of the table below
 
 MUTATIONS: list[tuple[str, Pass, Any, str, Callable[..., Any]]] = [
@@ -149,8 +141,8 @@ MUTATIONS: list[tuple[str, Pass, Any, str, Callable[..., Any]]] = [
         "dispatch copies a rate",
         dispatch.dispatch,
         dispatch,
-        "_has_key",
-        _has_key_whatever_it_counts,
+        "_asked_once",
+        lambda members: {},
     ),
     ("gather moves rules past others", gather.gather, gather, "may_swap", ALWAYS),
     ("gather takes a log for a verdict", gather.gather, gather, "is_plain", ALWAYS),
