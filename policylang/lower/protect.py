@@ -137,7 +137,10 @@ def _flags(mask: int, flags: int) -> Cube:
 def _forged(arriving: Cube, policy: Policy) -> Iterator[Cube]:
     """The packets whose source is not what it says."""
     routed = arriving & Cube.of({Field.SADDR: _all_but_unrouted()})
-    yield routed & Cube.of({Field.SADDR_TYPE: Ranges.of(AddressType.LOCAL)})
+    # A broadcast address sends nothing, and targets differ in what its reverse path is.
+    yield routed & Cube.of(
+        {Field.SADDR_TYPE: Ranges.of(AddressType.LOCAL, AddressType.BROADCAST)}
+    )
     yield routed & Cube.of({Field.REVERSE_PATH: NO})
     # What arrives inside IPsec has another zone's addresses and one zone's interface.
     plain = routed & Cube.of({Field.IPSEC: NO})
