@@ -15,8 +15,8 @@ from policylang.ir import actions as ir
 from policylang.ir.origin import Origin, Why
 from policylang.ir.ruleset import Rule
 from policylang.ir.stages import Path
-from policylang.lower.conditions import guards, guards_of_answers, is_counted
-from policylang.model.types import PolicyRule
+from policylang.lower.conditions import guards, guards_of_answers, is_counted, without_counts
+from policylang.model.types import PolicyRule, Verb
 from policylang.packets.cube import EMPTY, Cube
 from policylang.packets.fields import (
     DADDR_TESTS,
@@ -72,7 +72,7 @@ def banned(
     for number, (rule, cubes) in enumerate(rules[: bans[-1] + 1]):
         if rule.also_established:
             yield found[number]
-        elif not is_counted(rule.conditions):  # what a rate said of the first packet is not known
+        elif _keeps_bans_away(rule):
             behind = [cube for n, ban in found.items() if n > number for cube in ban.cubes]
             yield _shield(rule, cubes, path, behind)
 
@@ -81,9 +81,21 @@ def shield(one: Banned) -> Iterator[Rule]:
     """The rules that let open connections pass before a ban is read."""
     origins = (Origin(Why.IMPLIED_REPLY, one.rule.span, one.rule.name),)
     for cube in one.asking:
-        yield Rule(cube, ir.Accept(), guards(one.rule.conditions), origins)
+        yield Rule(cube, ir.Accept(), guards(without_counts(one.rule.conditions)), origins)
     for cube in one.answers:
         yield Rule(cube, ir.Accept(), guards_of_answers(one.rule.conditions), origins)
+
+
+def _keeps_bans_away(rule: PolicyRule) -> bool:
+    """Whether an open connection that a rule is about was decided by it, as far as can be told.
+
+    What was over the rate of an `allow` was read against the rules behind, and is not open unless
+    one of them allowed it. What a rate of any other rule said of the first packet is not known.
+    """
+    if not is_counted(rule.conditions):
+        return True
+    counts = (rule.conditions.limit, rule.conditions.connections)
+    return rule.verb is Verb.ALLOW and not any(c is not None and c.over for c in counts)
 
 
 def _ban(rule: PolicyRule, cubes: Mapping[Path, tuple[Cube, ...]], path: Path) -> Banned:

@@ -7,6 +7,7 @@ written. Every attribute of `Conditions` is read in `terms` or in `guards`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from policylang.ir import actions as ir
 from policylang.ir.stages import Path
@@ -56,6 +57,11 @@ def guards_of_answers(conditions: Conditions) -> tuple[ir.Guard, ...]:
 def is_counted(conditions: Conditions) -> bool:
     """Whether to ask the conditions of a packet changes what they say of the next one."""
     return any(True for _ in _counts(conditions))
+
+
+def without_counts(conditions: Conditions) -> Conditions:
+    """The conditions whose answers do not change by being asked."""
+    return replace(conditions, connections=None, limit=None)
 
 
 def _tests(conditions: Conditions) -> Iterator[ir.Guard]:

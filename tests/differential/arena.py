@@ -9,6 +9,7 @@ hook a probe reaches, by which interfaces, and what conntrack and the routing ta
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import socket
@@ -25,7 +26,15 @@ from types import MappingProxyType
 from policylang.model.types import Answer
 from policylang.packets.fields import AddressType, State
 from tests.differential import conntrack
-from tests.differential.frames import PROBE_DSCP, UNTRACKED_DSCP, Probe, packet_bytes
+from tests.differential.frames import (
+    MARKS,
+    OWNERS,
+    PROBE_DSCPS,
+    SEQUENCE_SHIFT,
+    UNTRACKED_DSCPS,
+    Probe,
+    packet_bytes,
+)
 from tests.kernel.ground import CommandError, Namespace
 
 Address = IPv4Address | IPv6Address
@@ -72,6 +81,9 @@ class Facts:
     oif: str | None
     state: State
     destination_type: AddressType
+    source_type: AddressType = AddressType.UNICAST
+    is_reply: bool = False
+    is_routed_back: bool = True
 
 
 # --- what is written down ----------------------------------------------------------------------
@@ -90,6 +102,8 @@ def _conditions(*, with_facts: bool) -> dict[str, str]:
         return {"state-new": "ct state new"}
     conditions = {f"state-{name}": f"ct state {name}" for name in STATES.values()}
     conditions |= {f"type-{name}": f"fib daddr type {name}" for name in TYPES.values()}
+    conditions |= {"source-local": "fib saddr type local", "reply": "ct direction reply"}
+    conditions |= {"unrouted": "fib saddr . iif oif missing"}
     for name in (*INTERFACES, "lo"):
         conditions[f"iif-{name}"] = f"iifname {name}"
         conditions[f"oif-{name}"] = f"oifname {name}"
@@ -109,7 +123,7 @@ def _answer_rules() -> Iterator[str]:
     """What remembers the answers that REJECT sends, by the serial of the probe.
 
     An ICMP error quotes the probe behind its own eight bytes; of IPv6 flow labels the lower 16
-    bits are enough. A reset acknowledges the byte after a SYN that has its serial as sequence
+    bits are enough. A reset acknowledges the byte after a probe that has its serial in its sequence
     number.
     """
     for answer, (code, code6) in UNREACHABLE.items():
@@ -152,8 +166,9 @@ def _collector_chain(path: str, conditions: Mapping[str, str]) -> str:
         for family, key in ((4, "ip id"), (6, "ip6 flowlabel"))
         for name, condition in ((path, ""), *conditions.items())
         if not (path == "input" and name.startswith("oif"))
-        if not (path == "output" and name.startswith("iif"))
+        if not (path == "output" and name.startswith(("iif", "unrouted")))
     ]
+    probes = ", ".join(map(str, (*PROBE_DSCPS, *UNTRACKED_DSCPS)))
     # Packets over loopback are answers of a REJECT to the firewall itself, and probes to it.
     others: tuple[str, ...] = ("accept",)
     if path == "output":
@@ -162,18 +177,29 @@ def _collector_chain(path: str, conditions: Mapping[str, str]) -> str:
     return (
         f"chain {path}-probes {{\n{body}\ngoto fate\n}}\n"
         f"chain {path} {{ type filter hook {path} priority filter + 10;\n"
-        f"ip dscp {{ {PROBE_DSCP}, {UNTRACKED_DSCP} }} goto {path}-probes\n"
-        f"ip6 dscp {{ {PROBE_DSCP}, {UNTRACKED_DSCP} }} goto {path}-probes\n"
+        f"ip dscp {{ {probes} }} goto {path}-probes\n"
+        f"ip6 dscp {{ {probes} }} goto {path}-probes\n"
         f"{rest}\n}}\n"
     )
 
 
-# Before every other raw table: a helper that iptables assigns at raw would come first.
-NOTRACK = "table inet untracked {\n" + "".join(
-    f"chain {hook} {{ type filter hook {hook} priority -310;\n"
-    f"ip dscp {UNTRACKED_DSCP} notrack\nip6 dscp {UNTRACKED_DSCP} notrack\n}}\n"
-    for hook in ("prerouting", "output")
-) + "}\n"  # fmt: skip
+def _tagging() -> str:
+    """The table that marks probes and keeps some out of conntrack, before every other raw table.
+
+    A helper that iptables assigns at raw would otherwise come first.
+    """
+    untracked = ", ".join(map(str, UNTRACKED_DSCPS))
+    rules = [f"{ip} dscp {{ {untracked} }} notrack" for ip in ("ip", "ip6")]
+    rules += (
+        f"{ip} ecn {number} meta mark set {mark}"
+        for ip in ("ip", "ip6")
+        for number, mark in enumerate(MARKS)
+    )
+    body = "\n".join(rules)
+    return "table inet tagging {\n" + "".join(
+        f"chain {hook} {{ type filter hook {hook} priority -310;\n{body}\n}}\n"
+        for hook in ("prerouting", "output")
+    ) + "}\n"  # fmt: skip
 
 
 # --- the firewall ------------------------------------------------------------------------------
@@ -194,8 +220,7 @@ class Firewall:
     namespace: Namespace
     with_facts: bool
     wires: dict[str, socket.socket]
-    own: dict[tuple[str | None, int], socket.socket]
-    headers: dict[tuple[str, int], bytes]
+    own: dict[tuple[str | None, int, int], socket.socket]
 
     def throw(self, probes: Sequence[tuple[int, Probe]]) -> None:
         """Send probes under their serials."""
@@ -203,11 +228,11 @@ class Firewall:
             packet = packet_bytes(probe, serial)
             try:
                 if probe.way_in is not None:
-                    frame = self.headers[probe.way_in, probe.family] + packet
-                    self.wires[probe.way_in].send(frame)
+                    self.wires[probe.way_in].send(_header(probe) + packet)
                 else:
                     destination = (str(probe.destination), 0)
-                    self.own[probe.way_out, probe.family].sendto(packet, destination)
+                    sender = self.own[probe.way_out, probe.family, probe.owner_number]
+                    sender.sendto(packet, destination)
             except OSError:
                 # PermissionError where a filter drops what is sent here; anything else does
                 # not reach the hook in the control either.
@@ -218,8 +243,8 @@ class Firewall:
         sets = self._read((*PATHS, *(answer.value for answer in Answer)))
         answers: dict[int, Answer] = {}
         for answer in Answer:
-            behind = 1 if answer is Answer.TCP_RESET else 0
-            answers |= {serial - behind: answer for serial in sets[answer.value]}
+            shift = SEQUENCE_SHIFT if answer is Answer.TCP_RESET else 0
+            answers |= {number >> shift: answer for number in sets[answer.value]}
         return Outcome(set().union(*(sets[path] for path in PATHS)), answers)
 
     def facts(self) -> dict[int, Facts]:
@@ -233,6 +258,9 @@ class Firewall:
                     None if path == "input" else _which(sets, "oif", serial),
                     next(s for s, name in STATES.items() if serial in sets[f"state-{name}"]),
                     next(t for t, name in TYPES.items() if serial in sets[f"type-{name}"]),
+                    AddressType.LOCAL if serial in sets["source-local"] else AddressType.UNICAST,
+                    serial in sets["reply"],
+                    serial not in sets["unrouted"],
                 )
         return result
 
@@ -312,27 +340,42 @@ def firewall(role: str, *, with_facts: bool = False) -> Iterator[Firewall]:
         outside = Namespace.create(f"{role}-out")
         stack.callback(outside.delete)
         _lay_wires(inside, outside)
-        made = Firewall(inside, with_facts, {}, {}, {})
-        for number, name in enumerate(INTERFACES):
+        made = Firewall(inside, with_facts, {}, {})
+        for name in INTERFACES:
             wire = _wire(outside, f"{name}-far")
             stack.callback(wire.close)
             made.wires[name] = wire
-            for family, ethertype in ETHERTYPE.items():
-                made.headers[name, family] = (
-                    _mac(number, far=False) + _mac(number, far=True) + struct.pack("!H", ethertype)
-                )
         for way_out in (None, *INTERFACES):
             for family in (4, 6):
-                made.own[way_out, family] = opened = _raw_socket(inside, way_out, family)
-                stack.callback(opened.close)
+                for number in range(len(OWNERS)):
+                    opened = _raw_socket(inside, way_out, family, number)
+                    made.own[way_out, family, number] = opened
+                    stack.callback(opened.close)
         for opened in _members(inside):
             stack.callback(opened.close)
-        subprocess_output(inside, ["nft", "-f", "-"], NOTRACK + _collector(with_facts=with_facts))
+        subprocess_output(
+            inside, ["nft", "-f", "-"], _tagging() + _collector(with_facts=with_facts)
+        )
         yield made
 
 
 def _mac(number: int, *, far: bool) -> bytes:
     return bytes((2, 0, 0, 0, int(far), number + 1))
+
+
+def sender_mac(probe: Probe) -> int | None:
+    """The MAC address that a probe comes from, None where it does not arrive."""
+    if probe.way_in is None or probe.mac is not None:
+        return probe.mac
+    return int.from_bytes(_mac(INTERFACES.index(probe.way_in), far=True))
+
+
+def _header(probe: Probe) -> bytes:
+    """The Ethernet header of a probe that arrives."""
+    sender = sender_mac(probe)
+    assert probe.way_in is not None and sender is not None
+    receiver = _mac(INTERFACES.index(probe.way_in), far=False)
+    return receiver + sender.to_bytes(6) + struct.pack("!H", ETHERTYPE[probe.family])
 
 
 def _lay_wires(inside: Namespace, outside: Namespace) -> None:
@@ -393,11 +436,25 @@ def _wire(outside: Namespace, interface: str) -> socket.socket:
     return opened
 
 
-def _raw_socket(inside: Namespace, way_out: str | None, family: int) -> socket.socket:
-    """A socket that sends whole IP packets, of whatever source."""
+def _raw_socket(
+    inside: Namespace, way_out: str | None, family: int, owner_number: int
+) -> socket.socket:
+    """A socket that sends whole IP packets, of whatever source.
+
+    Its owner is who this process is to file systems just then (setfsuid(2)), which takes away no
+    right to open it.
+    """
+    user, group = OWNERS[owner_number]
     with inside.entered():
         af = socket.AF_INET if family == 4 else socket.AF_INET6
-        opened = socket.socket(af, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        libc = ctypes.CDLL(None)
+        libc.setfsgid(group)
+        libc.setfsuid(user)
+        try:
+            opened = socket.socket(af, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        finally:
+            libc.setfsuid(0)
+            libc.setfsgid(0)
         if family == 4:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         if way_out is not None:

@@ -10,9 +10,16 @@ from policylang.packets.fields import DCCP, ICMP, ICMPV6, SCTP, TCP, UDP
 
 Address = IPv4Address | IPv6Address
 
-# DSCP values (shifted into the traffic class): the firewall sends nothing else with them.
-PROBE_DSCP = 2
-UNTRACKED_DSCP = 3
+# DSCP values: the firewall sends nothing else with them. (Its ICMP errors have 48 to 55: the
+# precedence of internetwork control, and the lower bits of the packet that they are about.)
+PROBE_DSCPS = (2, 8, 10, 46)
+UNTRACKED_DSCPS = (3, 12, 34)
+# The packet marks that the firewall gives to probes before all rules, by their ECN bits.
+MARKS = (0, 0x1, 0x10, 0xFF10)
+# Users and groups of the processes that send.
+OWNERS = ((0, 0), (1000, 100), (1001, 1000))
+MTU = 1500
+SEQUENCE_SHIFT = 11  # no probe is so long that it fills these bits
 
 SYN, ACK = 0x02, 0x10
 HOP_BY_HOP = 0
@@ -38,6 +45,7 @@ class Probe:
     sends itself, which leaves by `way_out` (None: as the routing table says). `ports` are the
     source and destination port where the protocol has any; echo requests carry the first as
     their identifier. A `broken` checksum makes conntrack call an arriving packet INVALID.
+    With a DSCP of `UNTRACKED_DSCPS` it is kept out of conntrack.
     """
 
     way_in: str | None
@@ -50,13 +58,21 @@ class Probe:
     hop_limit: int = 64
     tcp_flags: int = SYN
     broken: bool = False
-    untracked: bool = False
     with_options: bool = False  # IPv6: an extension header before the protocol's own
     quoted: Quoted | None = None
+    dscp: int = PROBE_DSCPS[0]
+    mark_number: int = 0  # in MARKS
+    owner_number: int = 0  # in OWNERS
+    mac: int | None = None  # another sender's than the one at the other end of the wire
+    padding: int = 0  # bytes behind the transport header, where there may be any
 
     @property
     def family(self) -> int:
         return self.source.version
+
+    @property
+    def untracked(self) -> bool:
+        return self.dscp in UNTRACKED_DSCPS
 
     @property
     def is_unsendable(self) -> bool:
@@ -73,11 +89,12 @@ class Probe:
 def packet_bytes(probe: Probe, serial: int) -> bytes:
     """The IP packet of a probe; `serial` is its IPv4 identification or IPv6 flow label.
 
-    TCP has it as its sequence number too, which a reset acknowledges.
+    TCP has it in the upper bits of its sequence number too: a reset acknowledges that number and
+    the length of what the probe holds.
     """
     payload = _payload(probe, serial)
     protocol = probe.protocol
-    traffic_class = (UNTRACKED_DSCP if probe.untracked else PROBE_DSCP) << 2
+    traffic_class = probe.dscp << 2 | probe.mark_number
     source, destination = probe.source.packed, probe.destination.packed
     if probe.family == 4:
         head = struct.pack(
@@ -105,14 +122,25 @@ def packet_bytes(probe: Probe, serial: int) -> bytes:
 
 def _payload(probe: Probe, serial: int) -> bytes:
     sport, dport = probe.ports
+    padding = bytes(probe.padding)
     match probe.protocol:
         case 6:
             head = struct.pack(
-                "!HHIIBBHHH", sport, dport, serial, 1, 5 << 4, probe.tcp_flags, 512, 0, 0
+                "!HHIIBBHHH",
+                sport,
+                dport,
+                serial << SEQUENCE_SHIFT,
+                1,
+                5 << 4,
+                probe.tcp_flags,
+                512,
+                0,
+                0,
             )
-            return _checked(probe, head, 16, over_addresses=True)
+            return _checked(probe, head + padding, 16, over_addresses=True)
         case 17:
-            return _checked(probe, struct.pack("!HHHH", sport, dport, 8, 0), 6, over_addresses=True)
+            head = struct.pack("!HHHH", sport, dport, 8 + len(padding), 0)
+            return _checked(probe, head + padding, 6, over_addresses=True)
         case 132:
             # RFC 9260 section 3.3.2: an INIT chunk, which must come alone.
             chunk = struct.pack("!BBHIIHHI", 1, 0, 20, 7, 0xFFFF, 1, 1, 1)
@@ -124,14 +152,14 @@ def _payload(probe: Probe, serial: int) -> bytes:
             head = struct.pack("!HHBBHBBHII", sport, dport, 5, 0, 0, (0 << 1) | 1, 0, 0, 1, 0)
             return _checked(probe, head, 6, over_addresses=True)
         case 1 if probe.family == 4:
-            return _checked(probe, _icmp(probe), 2, over_addresses=False)
+            return _checked(probe, _icmp(probe) + padding, 2, over_addresses=False)
         case 58 if probe.family == 6:
-            return _checked(probe, _icmp(probe), 2, over_addresses=True)
+            return _checked(probe, _icmp(probe) + padding, 2, over_addresses=True)
         case 2:
             head = struct.pack("!BBH4s", 0x16, 0, 0, bytes(4))
             return _checked(probe, head, 2, over_addresses=False)
         case _:
-            return bytes(16)
+            return bytes(16) + padding
 
 
 def _icmp(probe: Probe) -> bytes:

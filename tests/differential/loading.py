@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from enum import Enum
+from ipaddress import ip_address
 
 from policylang.backends.base import Artifact
-from tests.differential.arena import Firewall, subprocess_output
+from policylang.backends.iptables import names as ipset_names
+from policylang.backends.nft import sets as nft_sets
+from tests.differential.arena import Address, Firewall, subprocess_output
 from tests.kernel.ground import CommandError
 
 
@@ -52,6 +57,44 @@ def load(way: Way, artifact: Artifact, target: Firewall) -> None:
         rules = artifact.file(name)
         assert rules is not None, [file.name for file in artifact.files]
         subprocess_output(target.namespace, [tool, "--noflush", "--wait=20"], rules.text)
+
+
+def _set_name(way: Way, name: str, family: int) -> str:
+    backend = nft_sets if way is Way.NFT else ipset_names
+    return str(backend.dynamic_set_name(name, family))
+
+
+def held(way: Way, name: str, target: Firewall) -> frozenset[Address]:
+    """What is in a dynamic set now, of both families."""
+    found: set[Address] = set()
+    for family in (4, 6):
+        own_name = _set_name(way, name, family)
+        if way is Way.NFT:
+            argv = ["nft", "-j", "list", "set", "inet", "policylang", own_name]
+            listing = json.loads(subprocess_output(target.namespace, argv))["nftables"]
+            elements = next(item["set"] for item in listing if "set" in item).get("elem", ())
+            found.update(
+                ip_address(e["elem"]["val"] if isinstance(e, dict) else e) for e in elements
+            )
+        else:
+            lines = subprocess_output(target.namespace, ["ipset", "save", own_name]).splitlines()
+            found.update(ip_address(line.split()[2]) for line in lines if line.startswith("add "))
+    return frozenset(found)
+
+
+def fill(way: Way, members: Mapping[str, frozenset[Address]], target: Firewall) -> None:
+    """Put addresses into the dynamic sets that were loaded."""
+    lines: list[str] = []
+    for name, addresses in members.items():
+        for address in sorted(addresses, key=lambda a: (a.version, int(a))):
+            own_name = _set_name(way, name, address.version)
+            if way is Way.NFT:
+                lines.append(f"add element inet policylang {own_name} {{ {address} }}\n")
+            else:
+                lines.append(f"add {own_name} {address}\n")
+    if lines:
+        argv = ["nft", "-f", "-"] if way is Way.NFT else ["ipset", "restore"]
+        subprocess_output(target.namespace, argv, "".join(lines))
 
 
 def wipe(way: Way, target: Firewall) -> None:

@@ -54,6 +54,23 @@ ANSWERS = (
     "tcp-reset, admin-prohibited",
 )
 VERBS = ("allow", "allow", "allow", "deny", "deny", "reject")
+# Hosts that end alike: every second or fourth one, and the first of each network.
+SUFFIXES = ("::1/-127", "::2/-126", "::a/-124", "::1/-64", "::fb/-112")
+SENDERS = ("02:00:00:00:02:01", "52:54:00:12:34:56", "02:00:00:00:01:01", "00:11:22:33:44:55")
+DSCPS = ("af11", "ef", "cs1", "2", "8-12", "0", "af12", "3-34", "46-63")
+SIZES = ("0-100", "40", "28-60", "61-1500", "100-65535", "0")
+MARKS = ("0x1", "0x10", "0x10/0xff", "0/0xf0", "0xff00/0xff00", "0", "1/1")
+USERS = ("0", "1000", "1000-1001", "0, 1001", "2000-3000")
+GROUPS_OF_USERS = ("0", "100", "1000-2000", "99, 1000")
+HOURS = (
+    *("00:00-12:00", "12:00-24:00", "08:00-18:00", "22:00-06:00", "06:30-07:00, 09:00-21:00"),
+    *("00:00-12:00 mon-fri", "13:00-04:00 sat, sun", "mon, wed, fri-sun", "thu-mon", "tue"),
+)
+LAST_DAYS = ("2020-12-31", "2037-12-31", "2036-02-29", "2026-01-01")
+# Nothing that is sent here exceeds them.
+RATES = ("10000/second burst 10000", "10000/second burst 5000 per source")
+CONNECTIONS = ("60000 connections", "50000 connections per source", "900 connections per source/24")
+PROTECTIONS = ("spoofing", "bogons", "bad-flags", "syn-flood limit 10000/second burst 10000")
 
 
 def random_policy(random: Random) -> str:
@@ -68,6 +85,8 @@ class _Author:
         self.random = random
         self.zones: list[str] = []
         self.address_sets: list[str] = []
+        self.dynamic_sets: list[str] = []  # filled before
+        self.gathering_sets: list[str] = []  # filled by rules
         self.port_sets: list[str] = []
         self.services: list[str] = []
         self.groups: list[str] = []
@@ -95,6 +114,13 @@ class _Author:
         for number in range(self.random.randint(0, 4)):
             lines.append(self.address_set(f"hosts{number}"))
             self.address_sets.append(f"hosts{number}")
+        for number in range(self.random.randint(0, 2) if self.chance(0.4) else 0):
+            time = self.pick(("", " timeout 1h", " timeout 2d size 4096"))
+            lines.append(f"set seen{number} = dynamic{time}")
+            self.dynamic_sets.append(f"seen{number}")
+        if self.chance(0.2):
+            lines.append("set gathered = dynamic timeout 1h")
+            self.gathering_sets.append("gathered")
         for number in range(self.random.randint(0, 2)):
             lines.append(self.port_set(f"ports{number}"))
             self.port_sets.append(f"ports{number}")
@@ -114,6 +140,8 @@ class _Author:
             while position < len(lines) and not lines[position].startswith(("traffic", *VERBS)):
                 position += 1
             lines[position:position] = self.alike(self.random.randint(6, 40))
+        if self.chance(0.25):
+            lines.append(self.protect())
         lines += self.defaults()
         if self.chance(0.3):
             settings = self.random.choice(
@@ -155,8 +183,17 @@ class _Author:
         for direction in ("inbound", "outbound", "forward"):
             if self.chance(0.5):
                 verb = self.pick(("allow", "deny", "deny", "reject"))
-                lines.append(f"default {verb} {direction}{self.answer(verb)}")
+                lines.append(f"default {verb} {direction}{self.answer(verb)}{self.adding()}")
         return lines
+
+    def protect(self) -> str:
+        zones = self.random.sample(self.zones, self.random.randint(1, len(self.zones)))
+        source = ", ".join(zones) if self.chance(0.7) else "any"
+        if self.chance(0.2):
+            source += f" except {self.pick(self.zones)}"
+        kinds = self.random.sample(PROTECTIONS, self.random.choice((1, 1, 2, 3)))
+        log = " log" if self.chance(0.1) else ""
+        return f"protect from {source} against {', '.join(kinds)}{log}{self.adding()}"
 
     # --- declarations -----------------------------------------------------------------------
 
@@ -283,13 +320,15 @@ class _Author:
     def statement(self) -> str:
         kind = self.random.random()
         if kind < 0.7:
-            return self.rule(self.place())
+            place = self.place()
+            return self.rule(place, (place,))
         if kind < 0.73 and self.whole_groups:
             return f"use {self.pick(self.whole_groups)}"
         return self.block(2)
 
     def block(self, depth: int) -> str:
         """A block whose place says both ends; places within narrow it."""
+        place = self.place()
         body: list[str] = []
         for _ in range(self.random.randint(1, 4)):
             kind = self.random.random()
@@ -298,23 +337,67 @@ class _Author:
             elif depth > 1 and kind < 0.4:
                 body.append(self.narrowing_block())
             else:
-                body.append(self.rule(self.partial_place()))
+                inner = self.partial_place()
+                body.append(self.rule(inner, (place, inner)))
         lines = "\n".join(body).replace("\n", "\n  ")
-        return f"traffic {self.place()} {{\n  {lines}\n}}"
+        return f"traffic {place} {{\n  {lines}\n}}"
 
     def narrowing_block(self) -> str:
         place = self.partial_place() or f"from {self.end()}"
         body = [self.rule(self.partial_place()) for _ in range(self.random.randint(1, 3))]
         return f"traffic {place} {{\n" + "".join(f"  {line}\n" for line in body) + "}"
 
-    def rule(self, place: str) -> str:
+    def rule(self, place: str, places: tuple[str, ...] = ()) -> str:
+        """A rule; `places` are all that hold for it, none where it stands for several."""
         verb = self.pick(VERBS)
         text = f"{verb} {self.what()} {place}{self.answer(verb)}".rstrip()
+        conditions = self.conditions(places) if self.chance(0.35) else ""
+        text += conditions
+        is_counted = " limit " in conditions or " connections" in conditions
+        if verb != "allow" and not is_counted and self.chance(0.12):
+            text += " also established"
+        text += self.adding()
         if self.chance(0.06):
             text += ' log "seen "'
         if self.chance(0.03):
             text += ' name "a name"'
         return text
+
+    def adding(self) -> str:
+        if not self.gathering_sets or not self.chance(0.3):
+            return ""
+        time = self.pick(("", " for 10m"))
+        return (
+            f" add {self.pick(('source', 'destination'))} to {self.pick(self.gathering_sets)}{time}"
+        )
+
+    def conditions(self, places: tuple[str, ...]) -> str:
+        """One condition or more that rules at the place may have."""
+        kinds: dict[str, Callable[[], str]] = {
+            "family": lambda: self.pick(("ipv4", "ipv6")),
+            "source port": lambda: f"source port {self.port_list()}",
+            "dscp": lambda: f"dscp {self.list_of(lambda: self.pick(DSCPS), 2)}",
+            "size": lambda: f"size {self.list_of(lambda: self.pick(SIZES), 2)}",
+            "mark": lambda: f"mark {self.pick(MARKS)}",
+            "during": lambda: f"during {self.pick(HOURS)}",
+            "until": lambda: f"until {self.pick(LAST_DAYS)}",
+            "limit": lambda: f"limit {self.pick(('', 'over '))}{self.pick(RATES)}",
+            "max": lambda: f"{self.pick(('max', 'over'))} {self.pick(CONNECTIONS)}",
+        }
+        own = [p for p in places if p.startswith("outbound") or p.startswith("from self to ")]
+        if own:
+            kinds["user"] = lambda: f"user {self.pick(USERS)}"
+            kinds["group"] = lambda: f"group {self.pick(GROUPS_OF_USERS)}"
+        elif places and not any("from self" in p for p in places):
+            kinds["mac"] = lambda: f"mac {self.list_of(lambda: self.pick(SENDERS), 3)}"
+            kinds["ipsec"] = lambda: "ipsec"
+        count = self.random.choice((1, 1, 1, 2, 3))
+        chosen = self.random.sample(sorted(kinds), min(count, len(kinds)))
+        if "ipsec" in chosen and len(chosen) > 1:
+            chosen.remove("ipsec")  # and behind another one, for `to lan except ipsec` is an end
+            kinds["not ipsec"] = lambda: self.pick(("ipsec", "except ipsec"))
+            chosen.append("not ipsec")
+        return "".join(f" {kinds[kind]()}" for kind in chosen)
 
     def what(self) -> str:
         return "all" if self.chance(0.12) else self.list_of(self.what_element, 4)
@@ -379,6 +462,12 @@ class _Author:
             return "self"
         if groups and kind < 0.26:
             element = self.pick(("broadcast", "multicast"))
+        elif kind < 0.28:
+            element = self.pick(SUFFIXES)
+        elif kind < 0.36 and self.dynamic_sets:
+            element = self.pick(self.dynamic_sets)
+        elif not groups and kind < 0.38:
+            element = "ipsec"
         elif kind < 0.6:
             element = self.pick(self.zones)
         elif kind < 0.8 and self.address_sets:

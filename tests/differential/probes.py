@@ -6,7 +6,7 @@ what should become of it is the interpreter's business. Half of them are just be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from random import Random
@@ -14,24 +14,47 @@ from random import Random
 from policylang.model.types import (
     AddressEnd,
     AnyEnd,
+    Conditions,
     Direction,
+    DynamicEnd,
     End,
     EndElement,
     Group,
     GroupEnd,
     Helper,
+    IpsecEnd,
     Policy,
     PolicyRule,
+    Protection,
     SelfEnd,
+    SuffixEnd,
     Traffic,
     Zone,
     ZoneEnd,
 )
 from policylang.packets.fields import DCCP, ICMP, ICMPV6, SCTP, TCP, UDP
-from policylang.packets.values import V6_BASE, Ranges, format_address, name_range
+from policylang.packets.values import (
+    V6_BASE,
+    Ranges,
+    format_address,
+    name_range,
+    parse_one_address,
+)
 from tests.differential.arena import ANCHORS, GROUPS, INTERFACES, OWN
 from tests.differential.conntrack import Connection, Flow
-from tests.differential.frames import ACK, GRE, HAS_PORTS, Probe, Quoted
+from tests.differential.frames import (
+    ACK,
+    GRE,
+    HAS_PORTS,
+    MARKS,
+    MTU,
+    OWNERS,
+    PROBE_DSCPS,
+    UNTRACKED_DSCPS,
+    Probe,
+    Quoted,
+    packet_bytes,
+)
 
 Address = IPv4Address | IPv6Address
 
@@ -75,24 +98,53 @@ KERNEL_HELPERS = {
     "snmp": UDP,
 }
 IPV4_HELPERS = ("irc", "pptp", "netbios-ns", "snmp")
+MACS = (0x02_00_00_00_02_01, 0x52_54_00_12_34_56)  # those that policies speak of
+MOST_MEMBERS = 12
+
+Members = Mapping[str, frozenset[Address]]
 
 
 @dataclass(slots=True)
 class Volley:
-    """Probes, and the connections that must be there for some of them."""
+    """Probes, and what must be there for some of them: connections, and members of sets."""
 
     probes: list[Probe] = field(default_factory=list)
     connections: list[Connection] = field(default_factory=list)
+    members: Members = field(default_factory=dict)
+
+
+def members_of(policy: Policy, random: Random) -> Members:
+    """What to put into the dynamic sets of a policy before it is shot at."""
+    found: dict[str, frozenset[Address]] = {}
+    for held in policy.dynamic_sets:
+        addresses: set[Address] = set()
+        for _ in range(random.randint(0, MOST_MEMBERS)):
+            family = random.choice((4, 6))
+            near = random.random()
+            if near < 0.3:
+                addresses.add(random.choice(OWN_ADDRESSES[family]))
+            elif near < 0.35:
+                addresses.add(random.choice(MULTICASTS[family]))
+            else:
+                anchor = random.choice(ANCHORS_OF[family])
+                free = anchor.max_prefixlen - anchor.prefixlen
+                addresses.add(anchor.network_address + random.getrandbits(free))
+        found[held.name] = frozenset(addresses)
+    return found
 
 
 def aimed_at(policy: Policy, count: int, random: Random) -> Volley:
     """Probes for a policy: of every state and path, around what its rules name."""
-    return _Gunner(policy, random).volley(count)
+    return _gunner(policy, random).volley(count)
 
 
 def asking_for_helpers(policy: Policy, count: int, random: Random) -> Volley:
     """First packets, most of them of services that have a helper; each of a flow of its own."""
-    return _Gunner(policy, random).requests(count)
+    return _gunner(policy, random).requests(count)
+
+
+def _gunner(policy: Policy, random: Random) -> _Gunner:
+    return _Gunner(policy, random, Volley(members=members_of(policy, random)))
 
 
 @dataclass(slots=True)
@@ -114,13 +166,15 @@ class _Gunner:
 
     def one(self) -> Probe | None:
         """A probe of any kind, or None where the connection that it is about is there already."""
+        if any(rule.also_established for rule in self.policy.rules) and self.chance(0.2):
+            return self.established()
         kind = self.random.random()
         if kind < 0.6:
             return self.first()
         if kind < 0.67:
             return self.invalid()
         if kind < 0.73:
-            return replace(self.first(), untracked=True)
+            return replace(self.first(), dscp=self.random.choice(UNTRACKED_DSCPS))
         if kind < 0.8:
             return self.essential()
         if kind < 0.87:
@@ -149,6 +203,8 @@ class _Gunner:
         rule = self.rule()
         traffic = self.random.choice(rule.what) if rule and rule.what else None
         probe = self.between(rule, traffic)
+        if self.policy.protections and self.chance(0.2):
+            probe = self.forbidden(probe)
         return self.beside(probe) if self.chance(0.3) else probe
 
     def invalid(self) -> Probe:
@@ -171,24 +227,46 @@ class _Gunner:
             hop_limit=self.random.choice((255, 255, 255, 254, 64)),
         )
 
+    def forbidden(self, probe: Probe) -> Probe:
+        """The probe with something that `protect` may keep out."""
+        wanted = self.random.choice(self.policy.protections).protection
+        if wanted is Protection.BAD_FLAGS:
+            ports = probe.ports if probe.protocol in HAS_PORTS else self.ports(None)
+            flags = self.random.getrandbits(8)
+            return replace(probe, protocol=TCP, ports=ports, tcp_flags=flags)
+        if wanted is Protection.BOGONS and self.policy.bogons:
+            lowest, highest = _bounds(probe.family)
+            pairs = [p for p in self.policy.bogons if lowest <= p[0] <= highest]
+            number = self.edge(Ranges(tuple(pairs)), lowest, highest)
+            return replace(probe, source=ip_address(format_address(number)))
+        zones = [zone for zone in self.policy.zones if zone.networks]
+        if zones and self.chance(0.6):
+            within = [ZoneEnd(self.random.choice(zones))]
+            return replace(probe, source=self.other(within, probe.family))
+        return replace(probe, source=self.random.choice(OWN_ADDRESSES[probe.family]))
+
     def established(self) -> Probe | None:
         """A packet of a connection that is open, in either direction."""
-        probe = self.first()
+        backwards = self.chance(0.5)
+        probe = self.answer() if backwards and self.chance(0.7) else self.first()
         if probe.protocol not in (TCP, UDP, SCTP, ICMP, ICMPV6):
             probe = replace(probe, protocol=UDP, ports=self.ports(None))
         if probe.protocol in (ICMP, ICMPV6):
-            icmp_type = self.random.choice((8, 0)) if probe.family == 4 else 128
-            if probe.family == 6 and self.chance(0.5):
-                icmp_type = 129
-            protocol = ICMP if probe.family == 4 else ICMPV6
+            protocol, icmp_type = (ICMP, 8) if probe.family == 4 else (ICMPV6, 128)
+            if backwards:
+                icmp_type = 0 if probe.family == 4 else 129
             identifier = self.random.randint(1, 65535)
             probe = replace(probe, protocol=protocol, icmp_type=icmp_type, ports=(identifier, 0))
-            backwards = icmp_type in (0, 129)
-        else:
-            backwards = self.chance(0.5)
         flow = Flow(probe.source, probe.destination, probe.protocol, probe.ports)
         opened = flow.reversed if backwards else flow
         return replace(probe, tcp_flags=ACK) if self.open(Connection(opened)) else None
+
+    def answer(self) -> Probe:
+        """A packet that goes back, of a connection which some rule speaks of."""
+        rule = self.rule()
+        traffic = self.random.choice(rule.what) if rule and rule.what else None
+        probe = self.between(rule, traffic, swapped=True)
+        return replace(probe, ports=probe.ports[::-1])
 
     def error(self) -> Probe | None:
         """An ICMP error, or a redirect, about a connection that is open."""
@@ -276,7 +354,7 @@ class _Gunner:
         if swapped:
             source, destination = destination, source
         direction = self.direction(source, destination)
-        family = self.family(traffic, (*source, *destination))
+        family = self.family(rule, traffic, (*source, *destination))
         way_in, way_out = None, None
         if direction is Direction.OUTBOUND:
             sender = self.own(source, family)
@@ -291,7 +369,7 @@ class _Gunner:
         if direction is Direction.OUTBOUND and receiver in OWN_ADDRESSES[family]:
             way_out = None
         protocol = self.protocol(traffic, family)
-        return Probe(
+        probe = Probe(
             way_in,
             way_out,
             sender,
@@ -301,6 +379,33 @@ class _Gunner:
             self.icmp_type(traffic, protocol),
             with_options=family == 6 and self.chance(0.1),
         )
+        return self.meeting(rule.conditions if rule else Conditions(), probe)
+
+    def meeting(self, conditions: Conditions, probe: Probe) -> Probe:
+        """The probe as the conditions of a rule want it, most of the time."""
+        dscp, mark_number, owner_number, mac = PROBE_DSCPS[0], 0, 0, None
+        if conditions.dscp is None:
+            dscp = self.random.choice(PROBE_DSCPS) if self.chance(0.2) else dscp
+        elif wanted := [d for d in PROBE_DSCPS if d in conditions.dscp]:
+            dscp = self.random.choice(wanted if self.chance(0.7) else PROBE_DSCPS)
+        if conditions.mark is not None or self.chance(0.1):
+            mark_number = self.random.randrange(len(MARKS))
+        if conditions.users is not None or conditions.groups is not None or self.chance(0.1):
+            owner_number = self.random.randrange(len(OWNERS)) if probe.way_in is None else 0
+        if probe.way_in is not None and self.chance(0.7 if conditions.macs is not None else 0.1):
+            mac = self.random.choice(MACS)
+        if conditions.source_ports and probe.protocol in HAS_PORTS:
+            probe = replace(
+                probe, ports=(self.edge(conditions.source_ports, 0, 65535), probe.ports[1])
+            )
+        probe = replace(
+            probe, dscp=dscp, mark_number=mark_number, owner_number=owner_number, mac=mac
+        )
+        if conditions.sizes:
+            least = len(packet_bytes(probe, 0))
+            padding = self.edge(conditions.sizes, least, MTU) - least
+            return replace(probe, padding=padding)
+        return replace(probe, padding=self.random.randint(0, 200)) if self.chance(0.1) else probe
 
     def direction(
         self, source: Sequence[EndElement], destination: Sequence[EndElement]
@@ -318,11 +423,20 @@ class _Gunner:
             likely.append(Direction.OUTBOUND)
         return self.random.choice(likely if likely and self.chance(0.9) else choices)
 
-    def family(self, traffic: Traffic | None, ends: Sequence[EndElement]) -> int:
+    def family(
+        self, rule: PolicyRule | None, traffic: Traffic | None, ends: Sequence[EndElement]
+    ) -> int:
+        if rule is not None and rule.conditions.families and self.chance(0.8):
+            return rule.conditions.families.pairs[0][0]
+        if any(isinstance(e, SuffixEnd) for e in ends) and self.chance(0.5):
+            return 6
         if traffic is not None and traffic.names_icmp and self.chance(0.9):
             return 4 if traffic.protocols == Ranges.of(ICMP) else 6
         named = {
-            6 if low >= V6_BASE else 4 for e in ends for ranges in _ranges(e) for low, _ in ranges
+            6 if low >= V6_BASE else 4
+            for e in ends
+            for ranges in self.ranges(e)
+            for low, _ in ranges
         }
         return self.random.choice(sorted(named) if named and self.chance(0.9) else (4, 6))
 
@@ -353,10 +467,14 @@ class _Gunner:
 
     def named(self, elements: Sequence[EndElement], family: int) -> Address | None:
         lowest, highest = _bounds(family)
+        suffixes = [e for e in elements if isinstance(e, SuffixEnd)]
+        if suffixes and family == 6 and self.chance(0.6):
+            suffix = self.random.choice(suffixes)
+            return IPv6Address(int(self.address(6)) & ~suffix.mask | suffix.value)
         ranges = [
             Ranges(pairs)
             for e in elements
-            for r in _ranges(e)
+            for r in self.ranges(e)
             if (pairs := tuple(p for p in r if lowest <= p[0] <= highest))
         ]
         if not ranges or self.chance(0.05):
@@ -393,6 +511,19 @@ class _Gunner:
         anchor = self.random.choice(ANCHORS_OF[family])
         free = anchor.max_prefixlen - anchor.prefixlen
         return anchor.network_address + self.random.getrandbits(free)
+
+    def ranges(self, element: EndElement) -> Iterator[Ranges]:
+        """Sets of addresses that an end speaks of, none of them empty."""
+        if isinstance(element, AddressEnd) and element.addresses:
+            yield element.addresses
+        if isinstance(element, DynamicEnd) and (held := self.out.members[element.set.name]):
+            # In the order of numbers, for that of a set is another one in each process.
+            yield Ranges.merged(
+                (n, n) for a in held if (n := parse_one_address(str(a))) is not None
+            )
+        for zone in _zones(element):
+            if zone.networks:
+                yield zone.networks
 
     def interface(self, elements: Sequence[EndElement]) -> str:
         zones = [z for e in elements for z in _zones(e) if z.interfaces is not None]
@@ -464,15 +595,13 @@ def _zones(element: EndElement) -> Iterator[Zone]:
         case ZoneEnd(zone, within):
             yield zone
             yield from within
-        case AddressEnd(within=within) | GroupEnd(within=within):
-            yield from within
-        case _:
+        case AnyEnd() | SelfEnd():
             return
-
-
-def _ranges(element: EndElement) -> Iterator[Ranges]:
-    if isinstance(element, AddressEnd) and element.addresses:
-        yield element.addresses
-    for zone in _zones(element):
-        if zone.networks:
-            yield zone.networks
+        case (
+            AddressEnd(within=within)
+            | GroupEnd(within=within)
+            | DynamicEnd(within=within)
+            | SuffixEnd(within=within)
+            | IpsecEnd(within=within)
+        ):
+            yield from within

@@ -12,12 +12,30 @@ from tests.differential.campaign import (
     Range,
     Tally,
     run_policy,
+    verdicts_of,
 )
 from tests.differential.compiling import RefusedError, compiled
-from tests.differential.probes import Volley
-from tests.reference.interpreter import decide
 
 PATIENCE_S = 60.0
+# What begins a part of a statement that can be left out.
+OPTIONAL = (
+    *(
+        "except",
+        "in",
+        "with",
+        "log",
+        "name",
+        "helper",
+        "data",
+        "also",
+        "add",
+        "limit",
+        "over",
+        "max",
+    ),
+    *("user", "group", "mac", "source", "during", "until", "mark", "dscp", "size", "ipv4", "ipv6"),
+    *("ipsec", "timeout", "per", "burst"),
+)
 
 
 def shrunk(ground: Range, found: Discrepancy) -> Discrepancy:
@@ -64,11 +82,13 @@ def _again(ground: Range, found: Discrepancy, text: str) -> Discrepancy | None:
         result = compiled(text, [found.way.target])
     except RefusedError:
         return None
-    volley = Volley([found.probe], list(found.connections))
+    declared = {held.name for held in result.policy.dynamic_sets}
+    members = {name: m for name, m in found.volley.members.items() if name in declared}
+    volley = replace(found.volley, probes=[found.probe], members=members)
     packets = ground.packets(volley)
-    if not packets:
+    if not packets or declared != set(members):
         return None
-    verdicts = {serial: decide(result.policy, packet) for serial, packet in packets.items()}
+    verdicts = verdicts_of(result.policy, packets, volley)
     artifact = result.artifacts[found.way.target]
     wrong = ground.wrong_ones(found.way, artifact, volley, packets, verdicts)
     if not wrong:
@@ -128,6 +148,6 @@ def _simpler(line: str) -> Iterator[str]:
             if number + 1 < len(words):
                 kept = word.removesuffix(",")
                 yield " ".join((*words[:number], kept, *words[number + 2 :]))
-        if word in ("except", "in", "with", "log", "name", "helper", "data"):
+        if word in OPTIONAL:
             for end in range(len(words), number + 1, -1):
                 yield " ".join((*words[:number], *words[end:]))

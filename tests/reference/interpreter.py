@@ -426,8 +426,10 @@ def _is_counted_in(conditions: Conditions, moment: Moment) -> bool:
     return all(count is None or moment.within_rates is not count.over for count in counts)
 
 
-def _is_counted(conditions: Conditions) -> bool:
-    return conditions.limit is not None or conditions.connections is not None
+def _is_known(rule: PolicyRule) -> bool:
+    """Whether a rule's rates tell of open connections what they said of the first packet."""
+    counts = [c for c in (rule.conditions.limit, rule.conditions.connections) if c is not None]
+    return not counts or (rule.verb is Verb.ALLOW and not any(count.over for count in counts))
 
 
 # --- open connections ------------------------------------------------------------------------
@@ -439,14 +441,14 @@ def _ban(policy: Policy, packet: Packet, moment: Moment) -> PolicyRule | None:
     The packet is judged as its first packet would be, as far as it tells. Of the first packet an
     answer tells the family, the addresses, the ports and the interfaces. Where a ban asks for
     more it leaves the answers alone; where an earlier rule asks for more, it may well have
-    decided the connection, which then stays. What a rate said of the first packet nobody knows:
-    no rule that counts keeps a ban away.
+    decided the connection, which then stays. An `allow` up to a rate or a count decided what is open.
+    What other rates said of the first packet nobody knows: they keep no ban away.
     """
     for rule in policy.rules:
         if rule.also_established:
             if _bans(rule, packet, moment):
                 return rule
-        elif not _is_counted(rule.conditions) and _may_have_decided(rule, packet, moment):
+        elif _is_known(rule) and _may_have_decided(rule, packet, moment):
             return None
     return None
 
@@ -469,9 +471,10 @@ def _may_have_decided(rule: PolicyRule, packet: Packet, moment: Moment) -> bool:
     """Whether the first packet of a connection may have met a rule, for all that is known."""
     first, what = packet, rule.what
     told = replace(rule.conditions, sizes=None)  # later packets have others than the first one
+    told = replace(told, limit=None, connections=None)
     if packet.is_reply:
         first, what = _opening(packet), tuple(replace(t, icmp_types=None) for t in what)
-        told = _told_by_answers(rule.conditions, first)
+        told = _told_by_answers(told, first)
     return (
         any(_describes(traffic, first) for traffic in what)
         and any(_names(rule.source, sender) for sender in _senders(packet, moment))
@@ -662,9 +665,18 @@ def _names(end: End, machine: Machine) -> bool:
 def _answers(end: End, sender: Machine) -> bool:
     """Whether an end named a machine that now sends: by its address, or by some group.
 
-    Who was addressed by a broadcast or a multicast answers from an address of its own.
+    Who was addressed by a broadcast or a multicast answers from an address of its own. An end
+    that is narrowed to addresses, none of which is a multicast one, was addressed by none.
     """
-    return any(_names(end, replace(sender, group=group)) for group in (None, *Group))
+    groups = [None, Group.BROADCAST]
+    if all(_may_be_multicast(written) for written in end.lists):
+        groups.append(Group.MULTICAST)
+    return any(_names(end, replace(sender, group=group)) for group in groups)
+
+
+def _may_be_multicast(written: EndList) -> bool:
+    groups = Ranges.merged((_number(network[0]), _number(network[-1])) for network in MULTICAST)
+    return any(not isinstance(e, AddressEnd) or e.addresses.meets(groups) for e in written.elements)
 
 
 def _with_self_of_others(end: End) -> Iterator[tuple[EndList, bool]]:

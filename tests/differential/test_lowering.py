@@ -1,0 +1,126 @@
+"""What rules become, before any target spells them, is what LANGUAGE.md says: without a kernel.
+
+`POLICYLANG_DIFFERENTIAL_SECONDS=600` runs as many seeds as fit into that time instead of
+`POLICIES`. Broken lowerings are told from good ones by the same comparison.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from policylang.ir import actions as ir
+from policylang.ir.actions import Guard
+from policylang.lower import bans, conditions, deciding, helpers, protect, stateful
+from policylang.lower.address_tests import AddressTests
+from policylang.model.types import Conditions
+from policylang.packets.cube import Cube
+from policylang.packets.fields import Field
+from policylang.packets.values import Ranges
+from tests.differential.compiling import RefusedError, resolved
+from tests.differential.lowering import Difference, differences
+from tests.differential.policies import random_policy
+
+DIFFERED = sorted(Path(__file__).parent.glob("policies_that_differed/*.policy"))
+POLICIES = 50
+PROBES = 150
+FIRST_SEED = 5000
+MOST_POLICIES = 300  # until a broken lowering is told
+
+
+def _differences(seed: int, probes: int) -> Iterator[Difference]:
+    text = random_policy(Random(seed))
+    try:
+        policy = resolved(text)
+    except RefusedError:
+        return
+    yield from differences(text, policy, probes, Random(seed))
+
+
+def test_rules_are_lowered_to_what_the_language_says() -> None:
+    seconds = float(os.environ.get("POLICYLANG_DIFFERENTIAL_SECONDS", 0))
+    started = time.monotonic()
+    seed = FIRST_SEED
+    while seed < FIRST_SEED + POLICIES or time.monotonic() - started < seconds:
+        for found in _differences(seed, PROBES):
+            pytest.fail(f"seed {seed}: {found}", pytrace=False)
+        seed += 1
+
+
+@pytest.mark.parametrize("policy", DIFFERED, ids=lambda path: path.stem)
+def test_a_policy_that_once_differed_is_lowered_well(policy: Path) -> None:
+    text = policy.read_text()
+    for found in differences(text, resolved(text), 2 * PROBES, Random(FIRST_SEED)):
+        pytest.fail(str(found), pytrace=False)
+
+
+# --- the comparison can fail --------------------------------------------------------------------
+
+_guards, _terms, _test_cube = conditions.guards, conditions.terms, AddressTests.cube
+
+
+def _less_a_field(lost: Field) -> Callable[[Conditions], Cube]:
+    return lambda said: _terms(said).without(lost)
+
+
+def _less_a_guard(lost: type) -> Callable[[Conditions], tuple[Guard, ...]]:
+    return lambda said: tuple(g for g in _guards(said) if not isinstance(g, lost))
+
+
+def _test_of_the_other_end(tests: AddressTests, element: Any, address: Field) -> Cube:
+    other = Field.SADDR if address is Field.DADDR else Field.DADDR
+    return _test_cube(tests, element, other)
+
+
+MUTATIONS: dict[str, tuple[Any, str, Any]] = {
+    **{
+        f"{field.name} is lost": (stateful, "terms", _less_a_field(field))
+        for field in (
+            *(Field.FAMILY, Field.SMAC, Field.SPORT),
+            *(Field.DSCP, Field.SIZE, Field.IPSEC),
+        )
+    },
+    **{
+        f"{guard.__name__} is lost": (stateful, "guards", _less_a_guard(guard))
+        for guard in (
+            *(ir.MarkGuard, ir.OwnerGuard, ir.TimeGuard),
+            *(ir.UntilGuard, ir.RateGuard, ir.ConnectionsGuard),
+        )
+    },
+    "a test of the other end": (AddressTests, "cube", _test_of_the_other_end),
+    "nothing is added": (deciding.Decider, "_steps", lambda *_: []),
+    "bans are not read": (stateful, "banned", lambda *_: ()),
+    "bans hold whatever stands before": (stateful, "shield", lambda one: ()),
+    "answers are not turned": (bans, "_turned", lambda cube: cube),
+    "answers tell everything": (bans, "_untold", lambda cube: ()),
+    "screens do not look": (stateful, "screens", lambda policy: ((), (), ())),
+    "requests for an address are forged": (protect, "_all_but_unrouted", Ranges),
+    "a zone has any address": (protect, "_outside", lambda *_: ()),
+    "helpers are expected of any family": (
+        helpers,
+        "_expected",
+        lambda *_: iter(()),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_broken_lowering_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, what, instead = MUTATIONS[name]
+    monkeypatch.setattr(where, what, instead)
+    seeds = range(FIRST_SEED, FIRST_SEED + MOST_POLICIES)
+    assert any(True for seed in seeds for _ in _broken(seed))
+
+
+def _broken(seed: int) -> Iterator[Difference | Exception]:
+    """What differs; a lowering that breaks down altogether is told as well."""
+    try:
+        yield from _differences(seed, PROBES)
+    except (KeyError, AssertionError) as error:
+        yield error
