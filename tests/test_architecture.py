@@ -63,8 +63,8 @@ OUTSIDE_MODULES = _set(
 OUTSIDE_CALLS = _set("breakpoint compile eval exec input open print __import__")
 OUTSIDE_METHODS = _set(
     "chmod cwd exists expanduser glob hardlink_to home is_dir is_file is_symlink iterdir lstat"
-    " mkdir now open read_bytes read_text readlink rename resolve rglob rmdir samefile stat symlink_to"
-    " today touch unlink utcnow write_bytes write_text"
+    " mkdir now open read_bytes read_text readlink rename resolve rglob rmdir samefile stat"
+    " symlink_to today touch unlink utcnow write_bytes write_text"
 )
 # Pure functions, and what is part of the program itself.
 ALLOWED_OUTSIDE = {

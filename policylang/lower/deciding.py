@@ -12,7 +12,6 @@ from policylang.ir import actions as ir
 from policylang.ir.actions import Guard
 from policylang.ir.origin import Origin
 from policylang.ir.ruleset import Chain, Rule
-from policylang.ir.stages import Path
 from policylang.lower.conditions import rate_guard
 from policylang.lower.names import log_prefix
 from policylang.model.types import AddTo, Log, RejectWith, Verb
@@ -44,14 +43,14 @@ class Decision:
 
 @dataclass(slots=True)
 class Decider:
-    """Writes decisions on one path; `chains` are those that it made on the way.
+    """Writes decisions at one place; `chains` are those that it made on the way.
 
     A decision is known by its identity, for two statements may well say the same; who writes
     one several times keeps it.
     """
 
-    path: Path
     prefix: str  # of the names of chains
+    direction: str | None = None  # the policy's word for the path; None before the paths part
     chains: list[Chain] = field(default_factory=list)
     # By the identity of a decision, which is kept: that of a lost one may be given once more.
     _shared: dict[int, tuple[Decision, str]] = field(default_factory=dict)
@@ -108,7 +107,7 @@ class Decider:
         """What happens to a packet before the verdict."""
         steps: list[Rule] = []
         if decision.log is not None:
-            prefix = log_prefix(decision.what, self.path)
+            prefix = log_prefix(decision.what, self.direction)
             steps.append(log_rule(decision.log, EVERYTHING, decision.origins, prefix))
         for add in decision.adds:
             action = ir.AddToSet(add.set.name, ir.End(add.side.value), add.timeout_s)

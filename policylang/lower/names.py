@@ -10,6 +10,9 @@ def base_chain(stage: Stage, path: Path) -> str:
     return path.value if stage is Stage.FILTER else f"{stage.value}-{path.value}"
 
 
-def log_prefix(verb: str, path: Path) -> str:
-    """What a log line starts with where the policy gives no prefix of its own."""
-    return f"{verb} {path.value}: "
+def log_prefix(what: str, direction: str | None) -> str:
+    """What a log line starts with where the policy gives no prefix of its own.
+
+    `direction` is the policy's word for the path, None before the paths part.
+    """
+    return f"{what}: " if direction is None else f"{what} {direction}: "

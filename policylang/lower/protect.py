@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from policylang.ir.origin import Origin, Why
 from policylang.ir.ruleset import Chain, Rule
-from policylang.ir.stages import Path
 from policylang.lower.conditions import rate_guard
 from policylang.lower.deciding import Decider, Decision
 from policylang.lower.paths import LOOPBACK, SOURCE, zone_cube
@@ -55,7 +54,7 @@ YES, NO = Ranges.of(1), Ranges.of(0)
 
 def screens(policy: Policy) -> tuple[tuple[Rule, ...], tuple[Rule, ...], tuple[Chain, ...]]:
     """What is kept out before conntrack, what is kept out after it, and the chains of both."""
-    early, late = Decider(Path.INPUT, "screen"), Decider(Path.INPUT, "screen-state")
+    early, late = Decider("screen"), Decider("screen-state")
     before: list[Rule] = []
     after: list[Rule] = []
     for protect in policy.protections:
@@ -138,9 +137,7 @@ def _forged(arriving: Cube, policy: Policy) -> Iterator[Cube]:
     """The packets whose source is not what it says."""
     routed = arriving & Cube.of({Field.SADDR: _all_but_unrouted()})
     # A broadcast address sends nothing, and targets differ in what its reverse path is.
-    yield routed & Cube.of(
-        {Field.SADDR_TYPE: Ranges.of(AddressType.LOCAL, AddressType.BROADCAST)}
-    )
+    yield routed & Cube.of({Field.SADDR_TYPE: Ranges.of(AddressType.LOCAL, AddressType.BROADCAST)})
     yield routed & Cube.of({Field.REVERSE_PATH: NO})
     # What arrives inside IPsec has another zone's addresses and one zone's interface.
     plain = routed & Cube.of({Field.IPSEC: NO})

@@ -228,7 +228,8 @@ class _Filter:
         self.closed_outbound = policy.defaults[Direction.OUTBOUND].verb is not Verb.ALLOW or any(
             p.rule.verb is not Verb.ALLOW and p.cubes[Path.OUTPUT] for p in self.placed
         )
-        self.decider = Decider(path, path.value)
+        self.direction = DIRECTIONS[path]
+        self.decider = Decider(path.value, self.direction.value)
         self.decisions = {id(p.rule): self._decision(p.rule) for p in self.placed}
 
     def rules(self) -> Iterator[Rule]:
@@ -259,7 +260,7 @@ class _Filter:
                 yield from answers(
                     statement.rule, self.path, self.places, closed_outbound=self.closed_outbound
                 )
-        yield from self._default(self.policy.defaults[DIRECTIONS[self.path]])
+        yield from self._default(self.policy.defaults[self.direction])
 
     def _bans(self) -> Iterator[Rule]:
         """What rules with `also established` say of open connections."""
@@ -276,7 +277,9 @@ class _Filter:
         settings = self.policy.settings
         yield from self._naming_icmp(invalid)
         if settings.invalid_log is not None:
-            yield log_rule(settings.invalid_log, invalid, origins, log_prefix("invalid", self.path))
+            yield log_rule(
+                settings.invalid_log, invalid, origins, log_prefix("invalid", self.direction.value)
+            )
         accept = settings.invalid is InvalidPolicy.ACCEPT
         yield Rule(invalid, ir.Accept() if accept else ir.Drop(), (), origins)
 
@@ -309,7 +312,7 @@ class _Filter:
         )
 
     def _native(self, native: NativeRule) -> Iterator[Rule]:
-        if native.direction is DIRECTIONS[self.path]:
+        if native.direction is self.direction:
             action = ir.Native(native.target, native.text, native.family)
             yield Rule(EVERYTHING, action, (), (Origin(Why.WRITTEN, native.span),))
 

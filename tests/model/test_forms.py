@@ -278,7 +278,7 @@ FORMS: dict[str, dict[str, list[str]]] = {
     "4: `log` logs what the rule matched (10/second unless said otherwise, `limit none` for "
     "all).": {
         "deny ssh inbound log": [
-            f'input log "deny input: " [10/second burst 5] {SSH}',
+            f'input log "deny inbound: " [10/second burst 5] {SSH}',
             f"input drop {SSH}",
         ],
         'allow ssh inbound log "ssh " level info limit none': [
@@ -286,13 +286,13 @@ FORMS: dict[str, dict[str, list[str]]] = {
             f"input accept {SSH}",
         ],
         "allow ssh inbound log group 5 limit 1/minute burst 2": [
-            f'input log "allow input: " group 5 [1/minute burst 2] {SSH}',
+            f'input log "allow inbound: " group 5 [1/minute burst 2] {SSH}',
             f"input accept {SSH}",
         ],
         "reject ssh, udp 53 inbound log": [
             f"input jump input-log-1 {SSH}",
             "input jump input-log-1 l4proto 17 dport 53",
-            'input-log-1 log "reject input: " [10/second burst 5]',
+            'input-log-1 log "reject inbound: " [10/second burst 5]',
             "input-log-1 reject tcp-reset l4proto 6",
             "input-log-1 reject port-unreachable",
         ],

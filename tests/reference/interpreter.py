@@ -441,8 +441,8 @@ def _ban(policy: Policy, packet: Packet, moment: Moment) -> PolicyRule | None:
     The packet is judged as its first packet would be, as far as it tells. Of the first packet an
     answer tells the family, the addresses, the ports and the interfaces. Where a ban asks for
     more it leaves the answers alone; where an earlier rule asks for more, it may well have
-    decided the connection, which then stays. An `allow` up to a rate or a count decided what is open.
-    What other rates said of the first packet nobody knows: they keep no ban away.
+    decided the connection, which then stays. An `allow` up to a rate or a count decided what is
+    open. What other rates said of the first packet nobody knows: they keep no ban away.
     """
     for rule in policy.rules:
         if rule.also_established:
