@@ -11,8 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.backends.nft_station import station
+
 from . import ftp
-from .ground import Ground, ground, obstacle
+from .applied import Firewall
+from .ground import Ground, Loader, ground, obstacle
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +65,17 @@ def zoned(kernel: None) -> Iterator[Ground]:
     """A firewall with a neighbour in each of `wan`, `lan` and `dmz`."""
     with ground("wan", "lan", "dmz") as laid:
         yield laid
+
+
+@pytest.fixture(scope="module", params=Loader, ids=lambda loader: loader.value)
+def firewall(
+    kernel: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Firewall]:
+    """A firewall that packets can be thrown at, for each way to load policies into it."""
+    directory = tmp_path_factory.mktemp("applied")
+    with station() as laid, pytest.MonkeyPatch.context() as patch:
+        # Legacy iptables takes one lock for the whole machine unless told another.
+        patch.setenv("XTABLES_LOCKFILE", str(directory / "lock"))
+        laid.inside.sysctl("net.ipv4.ip_forward", "1")
+        laid.inside.sysctl("net.ipv6.conf.all.forwarding", "1")
+        yield Firewall(laid, request.param, directory)

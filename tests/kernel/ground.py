@@ -11,6 +11,7 @@ import errno
 import fcntl
 import itertools
 import os
+import select
 import shutil
 import signal
 import socket
@@ -25,6 +26,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
+
+from policylang.apply.restore import Flavour
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -187,31 +190,31 @@ class Namespace:
         return listener
 
     @contextmanager
-    def udp_echo(self, family: Family, port: int) -> Iterator[None]:
-        """Answer every datagram to `port` with itself."""
+    def udp_echo(self, family: Family, port: int, address: str = "") -> Iterator[None]:
+        """Answer every datagram to `port` with itself, as that address (or the first there is)."""
         echo = self.opened(family, socket.SOCK_DGRAM)
         _own_family_only(echo, family)
-        echo.bind(("", port))
-        echo.settimeout(0.1)
-        over = threading.Event()
+        echo.bind((address, port))
+        over, switch = os.pipe()
+        waiting = select.poll()
+        waiting.register(echo, select.POLLIN)
+        waiting.register(over, select.POLLIN)
 
         def answer() -> None:
-            while not over.is_set():
-                try:
+            while over not in dict(waiting.poll()):
+                # An ICMP error about an earlier answer, or one that the firewall forbids.
+                with suppress(OSError):
                     data, peer = echo.recvfrom(2048)
                     echo.sendto(data, peer)
-                except TimeoutError:
-                    continue
-                except OSError:  # an ICMP error about an earlier answer
-                    continue
 
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
         try:
             yield
         finally:
-            over.set()
+            os.close(switch)
             thread.join()
+            os.close(over)
             echo.close()
 
 
@@ -320,10 +323,13 @@ IFF_RUNNING = 0x40  # linux/if.h
 
 
 @contextmanager
-def ground(*zones: str, discovery: bool = False) -> Iterator[Ground]:
+def ground(
+    *zones: str, discovery: bool = False, wires: Mapping[str, tuple[str, str, str]] = WIRES
+) -> Iterator[Ground]:
     """Lay a firewall with a neighbour in each zone; it forwards where it has more than one.
 
-    The neighbours' only route is through the firewall. Everything is gone afterwards.
+    The neighbours' only route is through the firewall. Everything is gone afterwards. `wires` is
+    for policies that have interfaces and addresses of their own.
 
     Both ends of a wire know each other's MAC address, because the kernel has one neighbour table
     for all namespaces together (1024 entries, gc_thresh3): whoever fills it elsewhere on the
@@ -336,7 +342,7 @@ def ground(*zones: str, discovery: bool = False) -> Iterator[Ground]:
             firewall.sysctl("net.ipv6.conf.all.forwarding", "1")
         segments: dict[str, Segment] = {}
         for zone in zones:
-            interface, ipv4, ipv6 = WIRES[zone]
+            interface, ipv4, ipv6 = wires[zone]
             near = Addresses(f"{ipv4}.1", f"{ipv6}:1")
             far = Addresses(f"{ipv4}.2", f"{ipv6}:2")
             neighbour = _created(stack, zone)
@@ -427,32 +433,58 @@ class Loader(Enum):
     IPTABLES_LEGACY = "iptables-legacy"
 
     @property
-    def options(self) -> tuple[str, ...]:
-        """What `policylang apply` must be told to take this way."""
+    def target(self) -> str:
+        """What the policy is compiled for."""
+        return "nft" if self is Loader.NFT else "iptables"
+
+    @property
+    def flavour(self) -> Flavour | None:
+        """Which part of the kernel iptables is to speak to."""
         match self:
             case Loader.NFT:
-                return ("--target", "nft")
+                return None
             case Loader.IPTABLES_NFT:
-                return ("--target", "iptables", "--flavour", "nft")
+                return Flavour.NFT
             case Loader.IPTABLES_LEGACY:
-                return ("--target", "iptables", "--flavour", "legacy")
+                return Flavour.LEGACY
 
-    def load(self, policy: str, namespace: Namespace, directory: Path) -> None:
-        """Apply a policy text to a namespace; raises `CommandError` with the compiler's words."""
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What `policylang apply` must be told to take this way."""
+        flavour = () if self.flavour is None else ("--flavour", self.flavour.value)
+        return ("--target", self.target, *flavour)
+
+    def load(
+        self, policy: str, namespace: Namespace, directory: Path, time_zone: str = "UTC"
+    ) -> None:
+        """Apply a policy text to a namespace, on a machine of that time zone.
+
+        Raises `CommandError` with the compiler's words.
+        """
         written = directory / f"{namespace.name}.policy"
         written.write_text(policy)
         command = ("apply", str(written), "--netns", namespace.name, *self.options)
-        policylang(*command, directory=directory, lock=namespace.name)
+        policylang(*command, directory=directory, lock=namespace.name, time_zone=time_zone)
 
 
-def policylang(*arguments: str, directory: Path, lock: str = "none") -> str:
-    """Run the compiler and return what it prints; raises `CommandError` unless it succeeds."""
+def policylang(
+    *arguments: str,
+    directory: Path,
+    lock: str = "none",
+    time_zone: str = "UTC",
+    under: Sequence[str] = (),
+) -> str:
+    """Run the compiler, `under` a command, and return what it prints.
+
+    Raises `CommandError` unless it succeeds.
+    """
     environment = {
         "PYTHONPATH": str(REPOSITORY),
         # Legacy iptables takes one lock for the whole machine unless told another.
         "XTABLES_LOCKFILE": str(directory / f"{lock}.lock"),
+        "TZ": time_zone,
     }
-    argv = [sys.executable, "-m", "policylang", *arguments]
+    argv = [*under, sys.executable, "-m", "policylang", *arguments]
     try:
         return _call(argv, 60, env=environment).stdout
     except CommandError as failed:
@@ -485,18 +517,23 @@ UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM)
 
 
 def probe_tcp(
-    client: Namespace, address: str, port: int, timeout_s: float = PROBE_S, source_port: int = 0
+    client: Namespace,
+    address: str,
+    port: int,
+    timeout_s: float = PROBE_S,
+    source_port: int = 0,
+    source: str = "",
 ) -> Reach:
     """Open a TCP connection and close it; a connection that stays silent is a time-out."""
     with client.opened(family_of(address), socket.SOCK_STREAM) as opened:
         opened.settimeout(timeout_s)
-        if source_port:
+        if source_port or source:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            opened.bind(("", source_port))
+            opened.bind((source, source_port))
         try:
             opened.connect((address, port))
         except OSError as error:
-            return _reach(error)
+            return reach_of(error)
         return Reach.OPEN
 
 
@@ -514,7 +551,7 @@ def probe_udp(client: Namespace, address: str, port: int, timeout_s: float = 1.0
                     continue
                 return Reach.OPEN
         except OSError as error:
-            return _reach(error)
+            return reach_of(error)
         return Reach.TIMEOUT
 
 
@@ -562,7 +599,8 @@ def internet_checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def _reach(error: OSError) -> Reach:
+def reach_of(error: OSError) -> Reach:
+    """What an error of a socket says of the way; raises it again where it says nothing."""
     if isinstance(error, TimeoutError):
         return Reach.TIMEOUT
     if error.errno == errno.ECONNREFUSED:
