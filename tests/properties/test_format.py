@@ -153,6 +153,13 @@ def test_policies_of_the_repository_stay_what_they_are() -> None:
     assert found > 400
 
 
+def test_what_is_built_in_and_the_examples_are_laid_out_so() -> None:
+    policies = [*(ROOT / "policylang").rglob("*.policy"), *(ROOT / "examples").rglob("*.policy")]
+    texts = {path.name: path.read_text(encoding="utf-8") for path in policies}
+    assert len(texts) > 600
+    assert [name for name, text in texts.items() if formatted(text) != text] == []
+
+
 @pytest.mark.parametrize("text", [*FORMS, HELPER, "\n".join(FORMS), " ".join(FORMS)])
 def test_every_form_is_laid_out(text: str) -> None:
     if text != " ".join(FORMS):  # a comment there swallows what stands behind it
