@@ -38,6 +38,14 @@ class RateNode(Node):
 
 
 @dataclass(frozen=True, slots=True)
+class RateValue(Node):
+    """`4/minute` as the value of a parameter."""
+
+    count: int
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
 class LogOption(Node):
     """`log ["PREFIX"] [level info] [group 5] [limit RATE | limit none]`."""
 

@@ -27,6 +27,7 @@ from policylang.syntax.tokens import (
     NUMBER,
     PARAMETER,
     RANGE,
+    RATES,
     RESERVED,
     STRING,
     UNRESERVED,
@@ -38,7 +39,7 @@ from policylang.syntax.tokens import (
 from policylang.syntax.wording import quoted
 
 _VALUES = UNRESERVED | {
-    *(NAME, STRING, NUMBER, RANGE, ADDRESS, MAC, DURATION, WINDOW, DATE, MASKED),
+    *(NAME, STRING, NUMBER, RANGE, ADDRESS, MAC, DURATION, WINDOW, DATE, MASKED, *RATES),
 }
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _LARGEST_DECIMAL = 10**18  # of what the tokenizer takes for a number
@@ -178,6 +179,8 @@ def _written(declaration: tree.ParamDecl) -> _Value:
                 text = str(number) if number < _LARGEST_DECIMAL else hex(number)
             case tree.NumberRange(low=low, high=high):
                 text = "-".join(str(n) if n < _LARGEST_DECIMAL else hex(n) for n in (low, high))
+            case tree.RateValue(count=count, unit=unit):
+                text = f"{count}/{unit}"
             case _:
                 text = node.text
         value += [(",", ",")] if value else []

@@ -77,6 +77,9 @@ from policylang.syntax.clauses import (
     RateNode as RateNode,
 )
 from policylang.syntax.clauses import (
+    RateValue as RateValue,
+)
+from policylang.syntax.clauses import (
     Setting as Setting,
 )
 from policylang.syntax.clauses import (
@@ -169,9 +172,8 @@ class Include(Node):
     path: Text
 
 
-ParamValue = (
-    Name | NumberRange | Number | Address | MacAddress | Duration | TimeWindow | Date | Masked
-)
+PlainValue = Name | NumberRange | Number | Address | MacAddress | Duration | TimeWindow | Date
+ParamValue = PlainValue | Masked | RateValue
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ _ELEMENTS = {
 _ELEMENT_TERMINALS = frozenset(
     {
         *("WORD", "QUOTED", "NUMBER", "LOW", "ADDRESS", "END_WORD", "TYPE_WORD", "PROTOCOL_WORD"),
-        *("MAC", "DURATION", "WINDOW", "DATE", "MASKED"),
+        *("MAC", "DURATION", "WINDOW", "DATE", "MASKED", "COUNT"),
     }
 )
 _DECLARERS = frozenset({"zone", "set", "service", "rules", "helper", "param"})

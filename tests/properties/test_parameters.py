@@ -168,7 +168,6 @@ REFUSED = {
     "1 }": "expected a comma, not `}`",
     "a = b": "expected a comma, not `=`",
     "$y": "expected a value, not `$y`",
-    "10/second": "expected a value, not `10/second`",
     "eth0;": "`;` separates nothing",
     "eth0.100": "`eth0.100` is neither a name, a number nor an address",
     "eth0 # the uplink": "a value has no comments",

@@ -263,6 +263,7 @@ FORMS: dict[str, Sequence[tree.Statement]] = {
         tree.ParamDecl(S, n("wan"), (n("eth0"),)),
         tree.ParamDecl(S, n("hosts"), (ip("192.0.2.1"), n("a"), q("b c"), span_of(7, 9), num(80))),
     ],
+    "param r = 4/minute": [tree.ParamDecl(S, n("r"), (tree.RateValue(S, 4, "minute"),))],
     "param x param time = 00:11:22:33:44:55, 1h, 08:00-18:00, 2027-01-31, 0x10/0xff": [
         tree.ParamDecl(S, n("x"), ()),
         tree.ParamDecl(
