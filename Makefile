@@ -9,7 +9,7 @@ SHELL := bash
 
 # What the tests load into, and what they send through it.
 PACKAGES := python3 python3-venv python3-nftables nftables iptables ipset conntrack iproute2 \
-            netbase vsftpd curl lftp
+            netbase tzdata vsftpd curl lftp
 
 # Tests wait more than they work: two at a time, those of one file one after the other.
 PARALLEL := --numprocesses 2 --dist loadfile
