@@ -798,7 +798,12 @@ def test_an_interruption_is_a_line(tmp_path: Path) -> None:
     fifo = tmp_path / "never.policy"
     os.mkfifo(fifo)
     argv = [sys.executable, "-m", "policylang", "check", str(fifo)]
-    child = subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    # Whoever runs the tests may ignore Ctrl-C, and what is ignored stays so in a child.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        child = subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
     give_up = time.monotonic() + 10
     writer = -1
     while writer < 0 and time.monotonic() < give_up:

@@ -136,7 +136,7 @@ def test_nothing_found_is_told(
                 "ftp: FTP with its control connection on port 21",
                 "  opens     tcp 21\n",
                 "  helper    ftp lets in what it predicts, opened by the client or the server\n",
-                "\nservice ftp { tcp 21 helper ftp }\n",
+                "\nservice ftp { tcp 21  helper ftp }\n",
             ],
         ),
         ("irc", ["; IPv4 alone; a\n            record of kernel faults\n"]),
@@ -148,7 +148,7 @@ def test_nothing_found_is_told(
                 "  opens     tcp 139, 445\n  same as   cifs, smb\n",
             ],
         ),
-        ("mdns", ["  same as   avahi, bonjour, zeroconf\n", "udp 5353 answers from any"]),
+        ("mdns", ["  same as   avahi, bonjour, zeroconf\n", "udp 5353  answers from any"]),
         ("bonjour", ["  same as   avahi, mdns, zeroconf\n", "service bonjour = mdns\n"]),
         (
             "bacula",

@@ -363,10 +363,9 @@ def _is_moot(packet: Packet, policy: Policy) -> bool:
     if not any(p.protection is Protection.SPOOFING for p in policy.protections):
         return False
     # Where several IPv6 routes of one length lead to the sender any of them will do for
-    # xt_rpfilter (it prefers the interface), and the best one alone for nft. And nft takes a
-    # broadcast address for routed back that belongs to the interface, xt_rpfilter does not.
+    # xt_rpfilter (it prefers the interface), and the best one alone for nft.
     is_anchored = any(packet.source in ip_network(anchor) for anchor in ANCHORS)
-    return (packet.family == 6 and not is_anchored) or packet.source in BROADCASTS
+    return packet.family == 6 and not is_anchored
 
 
 def _depends_on_more_than_packets(policy: Policy) -> bool:

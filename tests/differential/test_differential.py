@@ -122,7 +122,9 @@ CONDITIONS = {
     "the state": r"ct state invalid |-m conntrack --ctstate INVALID ",
 }
 CONDITIONS_TOO = {
-    "the source's own type": r"fib saddr type local |-m addrtype --src-type LOCAL ",
+    "the source's own type": (
+        r"fib saddr type (local|\{ local, broadcast \}) |-m addrtype --src-type LOCAL(,BROADCAST)? "
+    ),
     "the way back": r"fib saddr \. iif oif missing |-m rpfilter --invert ",
     "the flags": r"tcp flags & \(fin \| syn\) == \(fin \| syn\) |--tcp-flags FIN,SYN FIN,SYN ",
     "the direction": r"ct direction reply |-m conntrack --ctdir REPLY ",

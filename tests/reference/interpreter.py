@@ -587,7 +587,9 @@ def _is_forged(policy: Policy, packet: Packet, comes_from: Zone | None) -> bool:
     """
     if _is_never_forged(packet):
         return False
-    if packet.source_type is AddressType.LOCAL or not packet.is_routed_back:
+    # A broadcast address is no machine's.
+    own = (AddressType.LOCAL, AddressType.BROADCAST)
+    if packet.source_type in own or not packet.is_routed_back:
         return True
     if packet.is_in_ipsec:
         return False
