@@ -18,7 +18,7 @@ from ipaddress import ip_network
 from random import Random
 
 from policylang.backends.base import Artifact
-from policylang.model.types import Answer, Conditions, Direction, Policy, Protection
+from policylang.model.types import Answer, Conditions, Direction, Policy, Protection, Verb
 from policylang.packets.fields import ICMP, ICMPV6, TCP, UDP, AddressType, State
 from tests.differential import conntrack
 from tests.differential.arena import ANCHORS, Facts, Firewall, connect, firewall, sender_mac
@@ -357,7 +357,7 @@ def verdicts_of(
 def _is_moot(packet: Packet, policy: Policy) -> bool:
     """Whether targets differ in what they know of a packet that a policy asks them about."""
     is_counted = any(rule.conditions.connections is not None for rule in policy.rules)
-    if packet.is_echo_request and packet.state is State.ESTABLISHED and is_counted:
+    if packet.state in (State.ESTABLISHED, State.RELATED) and is_counted:
         # xt_connlimit drops packets of open connections where none was counted before.
         return True
     if not any(p.protection is Protection.SPOOFING for p in policy.protections):
@@ -369,7 +369,10 @@ def _is_moot(packet: Packet, policy: Policy) -> bool:
 
 
 def _depends_on_more_than_packets(policy: Policy) -> bool:
-    """Whether a rule that asks for a helper may not match a packet that has all its fields."""
+    """Whether a rule may not match a packet that has all its fields.
+
+    That may be one that asks for a helper, or one before it that keeps the helper away.
+    """
     return any(
         replace(
             rule.conditions,
@@ -382,7 +385,7 @@ def _depends_on_more_than_packets(policy: Policy) -> bool:
         )
         != Conditions()
         for rule in policy.rules
-        if any(traffic.helper is not None for traffic in rule.what)
+        if rule.verb is Verb.ALLOW
     )
 
 
@@ -405,7 +408,7 @@ def packet_of(probe: Probe, facts: Facts, connections: Sequence[Connection]) -> 
         facts.state,
         helper,
         facts.destination_type,
-        facts.source_type,
+        AddressType.BROADCAST if probe.source in BROADCASTS else facts.source_type,
         facts.is_reply,
         facts.is_routed_back,
         tcp_flags=probe.tcp_flags,
