@@ -7,6 +7,7 @@ nor the templates.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -23,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     line itself is wrong. 3: a mistake in policylang. 130: interrupted.
     """
     _prepare_streams()
+    # To look for cycles costs a tenth of a small compile, and the process ends soon anyway.
+    was_collecting = gc.isenabled()
+    gc.disable()
     try:
         status = _run(arguments)
         if sys.stdout is not None:
@@ -42,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as mistake:  # the last resort: a mistake of ours is told as one
         _tell_mistake(mistake)
         status = INTERNAL
+    finally:
+        if was_collecting:
+            gc.enable()
     return status
 
 

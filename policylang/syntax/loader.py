@@ -17,7 +17,6 @@ from types import MappingProxyType
 from policylang.diagnostics import Label, Report
 from policylang.source import SourceFile, Span
 from policylang.syntax import tree
-from policylang.syntax.lists import packed_by, parse_list
 from policylang.syntax.mentions import named_services, named_sets
 from policylang.syntax.parameters import Parameters
 from policylang.syntax.parse import opened, parse
@@ -222,6 +221,9 @@ class _Loader:
         data = self.read_bytes(path, element.span)
         if data is None:
             return None
+        # Most policies read no list, and their formats take milliseconds to import.
+        from policylang.syntax.lists import packed_by, parse_list
+
         packed = packed_by(data)
         if packed is not None:
             form, program = packed
