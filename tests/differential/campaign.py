@@ -357,8 +357,12 @@ def verdicts_of(
 def _is_moot(packet: Packet, policy: Policy) -> bool:
     """Whether targets differ in what they know of a packet that a policy asks them about."""
     is_counted = any(rule.conditions.connections is not None for rule in policy.rules)
-    if packet.state in (State.ESTABLISHED, State.RELATED) and is_counted:
-        # xt_connlimit drops packets of open connections where none was counted before.
+    is_message = packet.protocol in (ICMP, ICMPV6)
+    is_tracked = packet.state not in (State.INVALID, State.UNTRACKED)
+    is_open = is_message and packet.state in (State.ESTABLISHED, State.RELATED)
+    if is_counted and (is_open or not is_tracked):
+        # xt_connlimit drops packets for which it counts nothing: those of connections that were
+        # open before, and now and then such as belong to none.
         return True
     if not any(p.protection is Protection.SPOOFING for p in policy.protections):
         return False
