@@ -272,7 +272,19 @@ def _address(low: int, high: int) -> str:
 def each_value(field: Field, values: Ranges) -> Ranges:
     """Values that have words of their own, such as states and ICMP types, taken apart."""
     few = field in NAMED_ONE_BY_ONE and values.count <= FEW_NAMED
-    if few or field in (Field.CT_STATE, Field.DADDR_TYPE, Field.SADDR_TYPE, Field.FAMILY):
+    # nft 1.1.3 shifts IPv6's code point before it looks it up among ranges, and finds another.
+    points = field is Field.DSCP and len(values) > 1
+    if (
+        few
+        or points
+        or field
+        in (
+            Field.CT_STATE,
+            Field.DADDR_TYPE,
+            Field.SADDR_TYPE,
+            Field.FAMILY,
+        )
+    ):
         return Ranges(tuple((n, n) for low, high in values for n in range(low, high + 1)))
     return values
 
