@@ -15,7 +15,8 @@ from pathlib import Path
 from policylang.cli import output
 from policylang.cli.visible import visible
 from policylang.diagnostics import Report
-from policylang.source import SourceFile, Span
+from policylang.source import SourceFile
+from policylang.syntax.decoding import decoded
 from policylang.syntax.format import format_policy
 
 STDIN, STDIN_NAME = "-", "<stdin>"
@@ -35,9 +36,10 @@ def _format(file: str, chosen: argparse.Namespace, report: Report) -> bool:
     name = STDIN_NAME if file == STDIN else file
     is_kept = chosen.check or chosen.diff or file == STDIN
     data = _read(file, report, is_kept=is_kept)
-    text = None if data is None else _decoded(data, name, report)
-    if text is None:
+    read = None if data is None else decoded(data, name, report)
+    if read is None:
         return True
+    text = read.text
     formatted = format_policy(SourceFile(name, text.removeprefix(BOM)), report)
     if formatted is None:
         return True
@@ -79,27 +81,6 @@ def _read(file: str, report: Report, *, is_kept: bool) -> bytes | None:
         why = getattr(error, "strerror", None) or "no such path"
         report.add("unreadable-file", f"cannot read `{file}`: {why[0].lower()}{why[1:]}", None)
         return None
-
-
-def _decoded(data: bytes, name: str, report: Report) -> str | None:
-    """The text, a byte order mark at its start included; reports `not-utf8`."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        before = data[: error.start].decode()
-        file = SourceFile(name, before + data[error.start :].decode("latin-1"))
-        report.add(
-            "not-utf8",
-            f"byte {data[error.start]:#04x} is not UTF-8",
-            Span(file, len(before), len(before) + 1),
-            help="save the file as UTF-8",
-        )
-        return None
-    if "\0" in text:
-        span = Span(SourceFile(name, text), text.index("\0"), text.index("\0") + 1)
-        report.add("not-utf8", "the character U+0000 is not text", span)
-        return None
-    return text
 
 
 # --- out ------------------------------------------------------------------------------------

@@ -152,6 +152,9 @@ class Per:
     prefix_len_v6: int = 128
 
 
+UNIT_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}  # of rates
+
+
 @dataclass(frozen=True, slots=True)
 class RateGuard:
     """At most `count` a `unit` meet the action, after a first `burst`; with `over`, the others do.

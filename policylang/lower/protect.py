@@ -13,7 +13,17 @@ from policylang.ir.ruleset import Chain, Rule
 from policylang.lower.conditions import rate_guard
 from policylang.lower.deciding import Decider, Decision
 from policylang.lower.paths import LOOPBACK, SOURCE, zone_cube
-from policylang.model.types import AnyEnd, End, Policy, Protect, Protection, Verb, Zone, ZoneEnd
+from policylang.model.types import (
+    AnyEnd,
+    End,
+    EndElement,
+    Policy,
+    Protect,
+    Protection,
+    Verb,
+    Zone,
+    ZoneEnd,
+)
 from policylang.packets.cube import EVERYTHING, Cube
 from policylang.packets.fields import (
     NAMES,
@@ -58,7 +68,7 @@ def screens(policy: Policy) -> tuple[tuple[Rule, ...], tuple[Rule, ...], tuple[C
     before: list[Rule] = []
     after: list[Rule] = []
     for protect in policy.protections:
-        arriving = _arriving(protect.source, policy)
+        arriving = _arriving(protect.source)
         before += early.rules(_decision(protect), _stateless(protect, arriving, policy))
         if protect.protection is Protection.BAD_FLAGS:
             new = Cube.of({Field.CT_STATE: Ranges.of(State.NEW)})
@@ -85,7 +95,7 @@ def _decision(protect: Protect) -> Decision:
     )
 
 
-def _arriving(end: End, policy: Policy) -> tuple[Cube, ...]:
+def _arriving(end: End) -> tuple[Cube, ...]:
     """The packets that arrive from an end; never those that this host sends to itself."""
     foreign = Cube.of({Field.IIF: NAMES - Ranges((name_range(LOOPBACK),))})
     found = PacketSet((foreign,))
@@ -96,7 +106,7 @@ def _arriving(end: End, policy: Policy) -> tuple[Cube, ...]:
     return found.cubes
 
 
-def _incoming(element: object) -> Cube:
+def _incoming(element: EndElement) -> Cube:
     """Whatever comes by the interfaces of a zone: its networks are what may be forged."""
     match element:
         case AnyEnd():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
-import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -17,6 +17,7 @@ from types import MappingProxyType
 from policylang.diagnostics import Label, Report
 from policylang.source import SourceFile, Span
 from policylang.syntax import tree
+from policylang.syntax.decoding import decoded, is_text
 from policylang.syntax.mentions import named_services, named_sets
 from policylang.syntax.parameters import Parameters
 from policylang.syntax.parse import opened, parse
@@ -27,8 +28,6 @@ SERVICES, GROUPS = "services", "groups"  # folders of the catalogue
 MOST_OPEN = 50  # files that include one another
 
 NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
-
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and halves of characters
 
 
 def load(path: Path, report: Report, parameters: Mapping[str, str] = NO_PARAMETERS) -> tree.Loaded:
@@ -57,7 +56,7 @@ def load_text(
     """
     loader = _Loader(folder, report, Parameters.given(parameters, report))
     file = SourceFile(name, text.removeprefix("\N{BYTE ORDER MARK}"))
-    if loader.is_text(file):
+    if is_text(file, report):
         loader.include(file, folder / name, None)
     return loader.loaded()
 
@@ -106,31 +105,8 @@ class _Loader:
             return None
 
     def decoded(self, path: Path, data: bytes) -> SourceFile | None:
-        """The text that a file holds; reports what is none."""
-        name = self.name_of(path)
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            before = error.object[: error.start].decode("utf-8")
-            file = SourceFile(name, before + error.object[error.start :].decode("latin-1"))
-            self.report.add(
-                "not-utf8",
-                f"byte {error.object[error.start]:#04x} is not UTF-8",
-                Span(file, len(before), len(before) + 1),
-                help="save the file as UTF-8",
-            )
-            return None
-        file = SourceFile(name, text)
-        return file if self.is_text(file) else None
-
-    def is_text(self, file: SourceFile) -> bool:
-        """Whether a text holds nothing that no text file holds; reports the first."""
-        match = _NO_TEXT.search(file.text)
-        if match is None:
-            return True
-        span = Span(file, match.start(), match.end())
-        self.report.add("not-utf8", f"the character U+{ord(match[0]):04X} is not text", span)
-        return False
+        """The text that a file holds, less a byte order mark; reports what is none."""
+        return decoded(data.removeprefix(BOM_UTF8), self.name_of(path), self.report)
 
     def name_of(self, path: Path) -> str:
         """What messages call a file: its path from the policy's folder, with `/`."""

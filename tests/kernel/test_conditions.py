@@ -356,7 +356,7 @@ def control_groups(*below: str) -> Iterator[Path]:
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     where = [Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"]
     if not where:
-        pytest.skip("no control groups of version 2 are mounted here")
+        pytest.xfail("no control groups of version 2 are mounted here")
     top = where[0] / f"policylang-{os.getpid()}"
     made: list[Path] = []
     try:

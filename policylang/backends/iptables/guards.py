@@ -8,6 +8,7 @@ from typing import assert_never
 from policylang.backends.iptables.sieve import InexpressibleError, Sieve
 from policylang.backends.iptables.targets import quoted
 from policylang.ir.actions import (
+    UNIT_S,
     CgroupGuard,
     ConnectionsGuard,
     End,
@@ -114,8 +115,6 @@ def _zone(is_local: bool) -> str:
 
 # --- what counts ----------------------------------------------------------------------------------
 
-SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-
 LIMIT_SCALE = 10_000  # linux/netfilter/xt_limit.h: XT_LIMIT_SCALE
 LIMIT_STEPS_LEAST = 100  # a rate is a whole number of steps: fewer are more than 1 % off
 LIMIT_BURST_MOST = 10_000  # libxt_limit
@@ -157,7 +156,7 @@ def _rate(guard: RateGuard, name: str, family: int) -> str:
     credits, which the kernel refuses or, worse, does not notice. xt_hashlimit holds the high
     ones, with nothing to hash where there is one bucket.
     """
-    seconds = SECONDS[guard.unit]
+    seconds = UNIT_S[guard.unit]
     steps, rest = divmod(LIMIT_SCALE * seconds, guard.count)
     rate = f"{guard.count}/{guard.unit}"
     slowness = guard.burst * seconds / guard.count

@@ -8,6 +8,7 @@ from typing import assert_never
 from policylang.backends.nft import times
 from policylang.backends.nft.spell import HEADERS, braces, value
 from policylang.ir.actions import (
+    UNIT_S,
     CgroupGuard,
     ConnectionsGuard,
     End,
@@ -25,7 +26,6 @@ from policylang.packets.values import V6_BASE, Range, format_address
 Measure = RateGuard | ConnectionsGuard
 Condition = OwnerGuard | CgroupGuard | MarkGuard | TimeGuard | UntilGuard
 
-UNIT_S = {"second": 1, "minute": 60, "hour": 60 * 60, "day": 24 * 60 * 60}
 FULL_MARK = (1 << 32) - 1
 BITS = {4: 32, 6: 128}
 
