@@ -482,7 +482,8 @@ _error(
     "a packet mark that no packet has",
     """
     A mark is 32 bits; `mark 0x10/0xff` looks at those of the mask alone. A value with bits
-    outside of its mask matches no packet, and a mask of 0 matches all.
+    outside of its mask matches no packet, and a mask of 0 matches all. `mark … answers` leaves
+    the mark at the connection for its answers to find, where 0 is what every connection has.
     """,
 )
 _error(
@@ -529,7 +530,7 @@ _error(
     """
     Every rule says both ends, so that nothing is opened by silence: `inbound` (to this
     host), `outbound` (from it), or `from X to Y`. A block around the rule may say an
-    end for it.
+    end for it. What translates or treats packets says both as well.
     """,
 )
 _error(
@@ -561,7 +562,9 @@ _error(
     """
     The user, the group and the control group of a process are known where this host itself
     sends: `outbound`, or `from self`. A sender's MAC address, and whether IPsec protected a
-    packet, are known where it arrives.
+    packet, are known where it arrives. Rates and numbers of connections belong to rules that
+    allow, deny or reject; a statement that translates or marks has none. What holds in both
+    directions (`netmap`, `clamp mss`, `offload`, `untracked`) takes no condition on one of them.
     """,
 )
 _error(
@@ -571,6 +574,8 @@ _error(
     `also established` makes a rule that denies or rejects hold for connections that are open
     already. Where a rule allows, they pass anyway; a default decides on new connections alone;
     and what counts new connections (`limit`, `max`, `over`) says nothing of those that are open.
+    `add` belongs to rules, `log` to rules and translations, `answers` to marks that are no
+    code points.
     """,
 )
 _error(
@@ -596,6 +601,66 @@ _error(
     """,
 )
 _error(
+    "wrong-end",
+    "an end that a statement cannot have",
+    """
+    `dnat … at` names where a client means to go: addresses, sets, zones or `any`. `tproxy` takes
+    what other machines send to others. `masquerade` and `snat` are about what leaves this host,
+    `offload` about what passes through it. `published` belongs to rules that allow, deny or
+    reject.
+    """,
+)
+_error(
+    "bad-target",
+    "addresses that nothing can be translated to",
+    """
+    `snat … as` takes one address or one range without gaps for each family; `dnat … to` a number
+    of addresses, among which connections are shared out. A loopback address is neither: what
+    comes from outside is not delivered there, and nothing comes back to it. A transparent proxy
+    takes TCP and UDP.
+    """,
+)
+_error(
+    "bad-new-port",
+    "a new port that does not fit",
+    """
+    One new port can take the place of any number of old ones; a range of new ports that of a
+    range with as many. What has no ports gets none.
+    """,
+)
+_error(
+    "bad-netmap",
+    "networks that do not stand for each other",
+    """
+    `netmap` lets each address of one network stand for one of another: both are prefixes of the
+    same family and length.
+    """,
+)
+_error(
+    "bad-mss",
+    "a segment size that no segment has",
+    """
+    `clamp mss … as` is the number of bytes of data that a TCP segment carries at most; without it,
+    what the path takes. It is from 88 (what fits into 128 bytes of IPv4) to 65495.
+    """,
+)
+_error(
+    "bad-queue",
+    "a queue that there is not",
+    """
+    Packets are handed to programs by queues numbered from 0 to 65535; a range of queues shares
+    the connections out.
+    """,
+)
+_error(
+    "no-device",
+    "offloading without interfaces",
+    """
+    Connections are offloaded between interfaces, which have to be known by name when the rules
+    are loaded. So both ends are zones that name their interfaces, without a `*`.
+    """,
+)
+_error(
     "misplaced-except",
     "an except that has no list of ports before it",
     """
@@ -615,8 +680,9 @@ _error(
     "group-as-source",
     "an end that stands on the other side alone",
     """
-    No packet comes from a broadcast or multicast address; they are destinations. `ipsec` is
-    how a packet came in, so it is a source.
+    No packet comes from a broadcast or multicast address; they are destinations, and so is
+    `published`, the ports that other programs translate. `ipsec` is how a packet came in, so it
+    is a source.
     """,
 )
 _error(
@@ -663,7 +729,7 @@ _warning(
     "helper-one-family",
     "a helper for one family alone",
     """
-    The kernel has this helper for IPv4 alone. The rule covers IPv6 as well, but
+    The kernel has this helper for IPv4 alone. The statement covers IPv6 as well, but
     connections that belong to it are not predicted there.
     """,
 )
@@ -671,11 +737,49 @@ _warning(
     "matches-nothing",
     "a rule that no packet can meet",
     """
-    The ends and conditions of the rule exclude each other, or a set in it is empty.
-    Absent means any, but empty means none: the rule is left out, never widened.
+    The ends and conditions of a statement exclude each other, or a set in it is empty.
+    Absent means any, but empty means none: the statement is left out, never widened.
     """,
 )
 
+_error(
+    "mark-reads-mark",
+    "a condition reads a mark that another statement sets anew",
+    """
+    Of `mark` statements that set the same bits, the first that matches decides; a statement with
+    the condition `mark` or `dscp` reads what those above it have set, and nothing that those below
+    it set. Where a statement sets what one above it reads, and both set the same bits, both cannot
+    hold; nor can they where several such pairs form a circle.
+    """,
+)
+_warning(
+    "answers-untold",
+    "a statement holds for one direction of its connections alone",
+    """
+    `queue`, and rules that allow what conntrack leaves alone (`untracked`), are about answers as
+    well. What a condition says of the packets that ask (the sender's MAC address or process, a
+    size, a mark) is not told of those that answer, and the condition is not left out: so answers
+    are left to other rules, or are not handed on.
+    """,
+)
+_warning(
+    "needs-tracking",
+    "something that needs conntrack meets traffic that conntrack leaves alone",
+    """
+    `untracked` traffic belongs to no connection. Helpers read nothing of it, it is neither
+    translated nor counted among connections, and its answers have no mark of a connection to
+    find. The statement holds for the rest of its traffic.
+    """,
+)
+_warning(
+    "offload-bypasses",
+    "a statement about packets that are offloaded",
+    """
+    The packets of connections that are offloaded (`offload`) go past all rules once the connection
+    is open: bans with `also established` do not end them, no mark and no code point is set on
+    them, and no program reads them from a queue.
+    """,
+)
 _error(
     "answers-without-udp",
     "answers from elsewhere, without a question",
@@ -714,6 +818,24 @@ _error(
     Each dynamic set and each host suffix that rules name as an end is a question of its own
     to every packet, on top of all others; sixteen is the most. One dynamic set can serve several
     rules.
+    """,
+)
+_error(
+    "dialled-set",
+    "a dynamic set or a host suffix as what a client dials",
+    """
+    `dnat` and `redirect` also allow what they translate, and that alone. The kernel keeps the
+    address that the client dialled, but no rule can look it up in a dynamic set, or match its last
+    bits, once the connection is translated: the new address would be open to more than the
+    statement says. Name addresses, a zone, or a set that is written in the policy.
+    """,
+)
+_error(
+    "no-free-mark",
+    "no bit of the mark is left for a transparent proxy",
+    """
+    Packets for a transparent proxy are routed to this host by a bit of their mark that nothing
+    else in the policy sets or asks for. Here the marks of other statements have all 32.
     """,
 )
 
@@ -794,6 +916,65 @@ _warning(
     """The new rules are in force. Something that an earlier `policylang apply` had loaded (rules
     of the other target, or ipsets that nothing uses any more) is still there. Rules of two
     targets hold both: a packet passes only where both let it pass.""",
+)
+_error(
+    "module-missing",
+    "a kernel module that a statement relies on cannot be loaded",
+    """A rule with a conntrack helper (`ftp`, `sip`, ...) relies on the helper's module, and where
+    the policy translates addresses on its NAT part. `policylang apply` loads them by `modprobe`
+    before the rules; this one is not there, or may not be loaded. Nothing was applied. Some
+    distributions have such modules in a package of their own (linux-modules-extra,
+    kernel-modules-extra); in a container they are loaded outside it.""",
+)
+_error(
+    "helper-missing",
+    "the kernel lacks a conntrack helper that a statement relies on",
+    """The rules were tried in a scratch namespace, and this kernel takes none with that helper: it
+    was built without it (CONFIG_NF_CONNTRACK_FTP and the like), or its module is not loaded and
+    cannot be loaded from here, as in a container. Nothing was applied. Load the module
+    (`modprobe nf_conntrack_ftp`) on the host, or allow the ports of the connections by
+    themselves, with a service of your own that has no helper.""",
+)
+_error(
+    "not-forwarding",
+    "forwarding could not be switched on",
+    """The policy lets packets through this host, which the kernel forwards only where the sysctl
+    `net.ipv4.ip_forward` or `net.ipv6.conf.all.forwarding` is 1. `policylang apply` switches it
+    on after the rules are in force; here it could not be written, as in a container whose /proc
+    is read-only. The rules are in force and nothing is forwarded until it is switched on from
+    where that is possible.""",
+)
+_warning(
+    "advertisements-ignored",
+    "a default route was lost because IPv6 forwarding was switched on",
+    """A host that forwards IPv6 is a router, and Linux then no longer listens to other routers: it
+    forgets the default route that it was told, unless `accept_ra` of the interface is 2. Set
+    that (for good by a file in /etc/sysctl.d), or give the host a default route of its own.""",
+)
+_error(
+    "no-proxy-route",
+    "the route to the transparent proxy could not be laid",
+    """Packets for a transparent proxy (`tproxy`) are marked, and a routing rule takes marked
+    packets to a routing table in which every address is this host's. The rules are in force, but
+    the kernel or `ip` refused that rule or that table's route, so the proxy gets nothing. The
+    help line holds what it said; it needs loopback up, and a kernel with policy routing.""",
+)
+_warning(
+    "foreign-route",
+    "another program has a routing rule or table where the one for the proxy is",
+    """`policylang apply` routes packets for a transparent proxy by a rule of priority 700 that
+    leads to the routing table 28780, and leaves alone what others have there. If what they have
+    takes the proxy's packets first, the proxy gets nothing.""",
+)
+_warning(
+    "published-ports",
+    "a statement about this host does not hold for ports of containers",
+    """Docker and Podman forward the ports that they publish: packets to them are translated before
+    they are sorted into those for this host and those for others, and are forwarded. Rules
+    about `self` (`inbound`) do not meet them, neither those that allow nor those that deny; the
+    rules from one zone to another do, and `default forward`. To govern them by the port and
+    address that the client dialled, say so: `allow http from wan to published`, `deny all from
+    wan to published`.""",
 )
 _error(
     "no-such-set",

@@ -15,17 +15,27 @@ from itertools import pairwise
 
 from policylang.backends.iptables.names import PREFIX
 from policylang.backends.iptables.places import PLACES
-from policylang.ir.stages import Stage
+from policylang.ir.stages import Path, Stage
 
-# Chains that drop packets before the filter table sees them.
-SCREENS = frozenset(
-    PREFIX + place.ours
+# Our chains, by their table, of stages that the filter relies on or that rely on it. A helper is
+# not among them: with whatever helper a connection has, a filter lets no more pass than its
+# ruleset does.
+RELATED = frozenset(
+    (place.table, PREFIX + place.ours)
     for (stage, _), place in PLACES.items()
-    if stage in (Stage.SCREEN, Stage.SCREEN_STATE)
+    if stage not in (Stage.FILTER, Stage.ASSIGN_HELPER)
 )
+FILTERS = {
+    PREFIX + place.ours: place.chain
+    for (stage, path), place in PLACES.items()
+    if stage is Stage.FILTER and path in (Path.INPUT, Path.FORWARD)
+}
+AHEAD = f"{PREFIX}ahead-"
 
 # The chain that a rule stands in or leads to; and quoted texts, in which nothing is a name.
 _CHAIN = re.compile(r'"(?:[^"\\]|\\.)*"|(?<=-[Ajg] )\S+')
+# Quoted texts, and the end of a rule from its target on.
+_END = re.compile(r'"(?:[^"\\]|\\.)*"|(?<= )-[jg] (?P<target>\S+).*')
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,34 +152,48 @@ def replacement(rules: str, before: Generation) -> tuple[InputLine, ...]:
     Each table is one commit: the jumps that are there are deleted where new ones are inserted,
     declaring a chain empties it, and chains that `rules` do not declare are deleted. The filter
     table is committed before others: what a filter rule lets through beyond the packet's own
-    fields it knows by the conntrack helper or the translation, so a new filter with what another
-    table assigned before is no more open than the new ruleset, and the reverse could be.
+    fields it knows by the conntrack helper, so a new filter with what another table assigned
+    before is no more open than the new ruleset, and the reverse could be. Where all goes away, it
+    goes last.
     """
-    return _in_one_text(_replacing(rules, before))
+    return _in_one_text(_replacing(rules, before, filter_first=bool(rules)))
 
 
 def replacement_in_steps(rules: str, before: Generation) -> tuple[InputLine, ...]:
     """The same where `before` is in force, and packets come by between the commits.
 
-    The new screens are there first, under names of their own and beside the old ones, and only
-    then the new filter, which may rely on them. So no packet ever passes that neither ruleset
-    lets pass. Not for `--test`, which would not find in the kernel what the first commits did.
+    A new filter with old translations or marks may let pass what neither ruleset does, and so may
+    an old filter with new ones: each has addresses, ports and marks from the other that its own
+    ruleset would never have shown it. So both filters hold at once while all other tables change,
+    and a packet passes only where both let it pass. For what arrives and what is forwarded, the new
+    one is first copied into mangle, whose chains are read before those of filter: a verdict there
+    to accept ends mangle alone. Then come all other tables, then the new filter itself, and at last
+    the copy goes. What only one of the rulesets allows is kept back for that moment.
+
+    This host's own packets are translated behind mangle, where no copy could judge them; until the
+    new filter is there, the old one alone does.
+
+    Not for `--test`, which would not find in the kernel what the first commits did.
     """
-    if not before:
+    blocks = list(_blocks(rules))
+    beside = _filter_beside(blocks)
+    if not before or not beside or not _has_related(blocks, before):
         return replacement(rules, before)
-    first = [ahead for block in _blocks(rules) if (ahead := _screens_of(block))]
-    there = {table.name: table for table in before}
-    for block in first:
-        name = block[0].text.removeprefix("*")
-        there[name] = _joined(there.get(name), block)
-    return (*_in_one_text(first), *_in_one_text(_replacing(rules, tuple(there.values()))))
+    # A replacement that was interrupted may have left its copy.
+    rest, left = _without_copies(before)
+    first = [InputLine("*mangle"), *beside, InputLine("COMMIT")]
+    last = [InputLine("*mangle"), InputLine("COMMIT")]
+    copies = {"mangle": _joined(left, first)}
+    return _in_one_text(
+        (first, *_replacing(rules, rest, filter_first=False), _merged(last, copies))
+    )
 
 
 def _in_one_text(blocks: Iterable[Iterable[InputLine]]) -> tuple[InputLine, ...]:
     return tuple(line for block in blocks for line in block)
 
 
-def _replacing(rules: str, before: Generation) -> list[list[InputLine]]:
+def _replacing(rules: str, before: Generation, *, filter_first: bool) -> list[list[InputLine]]:
     there = {table.name: table for table in before}
     blocks = [_merged(block, there) for block in _blocks(rules)]
     named = {block[0].text.removeprefix("*") for block in blocks}
@@ -178,49 +202,103 @@ def _replacing(rules: str, before: Generation) -> list[list[InputLine]]:
         for table in before
         if table.name not in named
     ]
-    blocks.sort(key=lambda block: block[0].text != "*filter")
+    blocks.sort(key=lambda block: (block[0].text == "*filter") is not filter_first)
     return blocks
 
 
-def _screens_of(block: Sequence[InputLine]) -> list[InputLine]:
-    """The screens of a table's block, as chains that clash with none that is there; or nothing."""
-    chains = [line.text[1:].split()[0] for line in block if line.text.startswith(":")]
-    wanted = [chain for chain in chains if chain in SCREENS]
+def _has_related(blocks: Iterable[Sequence[InputLine]], before: Generation) -> bool:
+    """Whether there is, or is to be, anything besides filters that a filter has to do with."""
+    new = {
+        (block[0].text.removeprefix("*"), line.text[1:].split()[0])
+        for block in blocks
+        for line in block
+        if line.text.startswith(":")
+    }
+    old = {(table.name, chain) for table in before for chain in table.chains}
+    return not RELATED.isdisjoint(new | old)
+
+
+def _filter_beside(blocks: Iterable[Sequence[InputLine]]) -> list[InputLine]:
+    """The new filter of what arrives and is forwarded, as lines for mangle; or nothing.
+
+    What it does beside deciding is left to the filter itself, and a packet is refused without a
+    word, which mangle has no target for.
+    """
+    block = next((block for block in blocks if block[0].text == "*filter"), ())
+    bodies: dict[str, list[InputLine]] = {}
+    for line in block:
+        if line.text.startswith("-A "):
+            bodies.setdefault(line.text.split(" ", 2)[1], []).append(line)
+        elif line.text.startswith(":"):
+            bodies.setdefault(line.text[1:].split()[0], [])
+    wanted = [chain for chain in bodies if chain in FILTERS]
+    entries = len(wanted)
     for chain in wanted:
-        found = (_target(line.text) for line in block if line.text.startswith(f"-A {chain} "))
-        wanted += {target for target in found if target and target not in wanted}
-    if not wanted:
-        return []
-    names = {chain: f"{PREFIX}ahead-{number}" for number, chain in enumerate(wanted, 1)}
+        found = (_target(line.text) for line in bodies[chain])
+        wanted += dict.fromkeys(t for t in found if t in bodies and t not in wanted)
+    names = {chain: f"{AHEAD}{number}" for number, chain in enumerate(wanted, 1)}
     return [
-        block[0],
         *(InputLine(f":{name} - [0:0]") for name in names.values()),
+        # Behind all others: what they do to packets, they do before the filter sees them.
+        *(InputLine(f"-A {FILTERS[chain]} -j {names[chain]}") for chain in wanted[:entries]),
         *(
-            InputLine(_renamed(line.text, names), line.number)
-            for line in block
-            if (line.text.startswith("-I ") and _target(line.text) in names)
-            or (line.text.startswith("-A ") and line.text.split(" ", 2)[1] in names)
+            InputLine(copied, line.number)
+            for chain in wanted
+            for line in bodies[chain]
+            if (copied := _copied(line.text, names))
         ),
-        block[-1],
     ]
 
 
-def _renamed(rule: str, names: Mapping[str, str]) -> str:
-    return _CHAIN.sub(lambda found: names.get(found[0], found[0]), rule)
+def _copied(rule: str, names: Mapping[str, str]) -> str:
+    """A rule of filter as one of mangle; or nothing, where it decides nothing."""
+    renamed = _CHAIN.sub(lambda found: names.get(found[0], found[0]), rule)
+    for found in _END.finditer(renamed):
+        match found["target"]:
+            case None:
+                continue
+            case "ACCEPT" | "DROP" | "RETURN":
+                return renamed
+            case "REJECT":
+                return f"{renamed[: found.start()]}-j DROP"
+            case target if target.startswith(AHEAD):
+                return renamed
+            case _:
+                return ""
+    return ""
+
+
+def _without_copies(before: Generation) -> tuple[Generation, Table | None]:
+    """What is there less the copies of a filter in mangle, and these by themselves."""
+    rest: list[Table] = []
+    left: Table | None = None
+    for table in before:
+        copies = tuple(chain for chain in table.chains if chain.startswith(AHEAD))
+        if not copies:
+            rest.append(table)
+            continue
+        kept = tuple(chain for chain in table.chains if chain not in copies)
+        of_copies = tuple(jump for jump in table.jumps if _target(f"-A {jump.rule}") in copies)
+        jumps = tuple(jump for jump in table.jumps if jump not in of_copies)
+        left = Table(table.name, copies, (), of_copies, table.held)
+        rest.append(Table(table.name, kept, table.rules, jumps, table.held))
+    return tuple(rest), left
 
 
 def _joined(before: Table | None, block: Sequence[InputLine]) -> Table:
-    """What is there of a table once `block` is committed as well; its rules are left out."""
+    """What is there of the copies once `block` is committed as well."""
     chains = [line.text[1:].split()[0] for line in block if line.text.startswith(":")]
-    jumps = []
-    for line in block:
-        match line.text.split(" ", 3):
-            case ["-I", chain, position, rule]:
-                jumps.append(Jump(chain, int(position), rule))
+    jumps = [
+        Jump(chain, 0, rule)
+        for line in block
+        if line.text.startswith("-A ")
+        for _, chain, rule in [line.text.split(" ", 2)]
+        if chain in FILTERS.values()
+    ]
     if before is None:
-        return Table(block[0].text.removeprefix("*"), tuple(chains), (), tuple(jumps), frozenset())
+        return Table("mangle", tuple(chains), (), tuple(jumps), frozenset())
     all_chains = tuple(dict.fromkeys((*before.chains, *chains)))
-    return Table(before.name, all_chains, before.rules, (*before.jumps, *jumps), before.held)
+    return Table(before.name, all_chains, (), (*before.jumps, *jumps), before.held)
 
 
 def _blocks(rules: str) -> Iterator[list[InputLine]]:

@@ -79,8 +79,20 @@ def carry_out(commands: Sequence[str], what: str, report: Report) -> bool:
 
 def is_loaded() -> bool:
     """Whether our table is in this thread's namespace; it is not where nft does not work."""
-    finished = _carry_out("list tables inet\n", Report())
-    return finished is not None and finished.ok and f"table {TABLE}" in finished.stdout.splitlines()
+    return TABLE in tables()
+
+
+def tables() -> frozenset[str]:
+    """The tables in this thread's namespace, as in `inet policylang`; none without nft."""
+    finished = _carry_out("list tables\n", Report())
+    lines = finished.stdout.splitlines() if finished is not None and finished.ok else ()
+    return frozenset(line.removeprefix("table ") for line in lines)
+
+
+def listing_of(table: str) -> str:
+    """A table of others as nft shows it; empty where it cannot be read."""
+    finished = _carry_out(f"list table {table}\n", Report())
+    return finished.stdout if finished is not None and finished.ok else ""
 
 
 def remove(report: Report) -> bool:

@@ -20,6 +20,8 @@ PLACES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 PACKAGES = {
     "nft": "nftables",
     "ipset": "ipset",
+    "ip": "iproute2",
+    "modprobe": "kmod",
 }  # Debian's names; the others are iptables
 
 

@@ -1,24 +1,39 @@
 """Applies an artifact: rehearsed in a scratch namespace, loaded, and what it replaces removed.
 
 It knows the order, and which generation of ours holds; what a target's rules look like it does
-not know.
+not know. The modules that rules rely on come before them, and what the rules make safe after
+them: forwarding is switched on once the rules say what is forwarded.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from policylang.apply import ipsets, kernel, live_ipsets, nft, nft_text, restore, xtables
+from policylang.apply import (
+    forwarding,
+    ipsets,
+    kernel,
+    live_ipsets,
+    modules,
+    nft,
+    nft_text,
+    probing,
+    proxy_routes,
+    published,
+    restore,
+    xtables,
+)
 from policylang.apply.livesets import LiveSets, by_identity, what_became
 from policylang.apply.restore import Flavour, Tool
 from policylang.backends.base import Artifact
 from policylang.backends.iptables import SETS
 from policylang.backends.nft import TABLE
 from policylang.diagnostics import Report
+from policylang.ir.ruleset import Needs
 
 Tools = tuple[Tool, ...]  # for iptables; empty for nft
 
@@ -27,12 +42,14 @@ Tools = tuple[Tool, ...]  # for iptables; empty for nft
 class Applied:
     """What was done, in words: the way it was loaded, and what of earlier applies was removed.
 
-    `sets` says what became of the elements of dynamic sets that did not simply stay.
+    `sets` says what became of the elements of dynamic sets that did not simply stay, `beside`
+    what was changed beside the rules.
     """
 
     way: str
     removed: tuple[str, ...]
     sets: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 def apply(
@@ -46,7 +63,8 @@ def apply(
 
     The whole of it is loaded into a scratch namespace first. None, with an error in `report`,
     where anything fails: what was in force is then still in force. `flavour` is for iptables
-    alone; None takes what the machine calls iptables.
+    alone; None takes what the machine calls iptables. What is done after the rules are in force
+    may fail by itself: then there are errors in `report`, and the rules stay.
     """
     tools: Tools = ()
     if artifact.target == "iptables":
@@ -54,10 +72,26 @@ def apply(
         if found is None:
             return None
         tools = found
-    if not kernel.in_scratch(lambda: _rehearse(artifact, tools, report), report):
+    loaded = modules.load(artifact.needs.modules, report)
+    if loaded is None or not _is_taken(artifact, tools, report):
         return None
     with _undisturbed():
-        return kernel.in_netns(netns, lambda: _load_alone(artifact, tools, report), report)
+        applied = kernel.in_netns(netns, lambda: _load_alone(artifact, tools, report), report)
+    if applied is None:
+        return None
+    return replace(applied, beside=(*_in_words("loaded the module", loaded), *applied.beside))
+
+
+def _is_taken(artifact: Artifact, tools: Tools, report: Report) -> bool:
+    """Whether the kernel takes all of an artifact; else it is told what it is that it lacks."""
+    found = Report()
+    if kernel.in_scratch(lambda: _rehearse(artifact, tools, found), found):
+        return True
+    if kernel.in_scratch(lambda: probing.report_missing(artifact.needs, tools, report), found):
+        return False
+    for one in found.diagnostics:
+        report.add(one.code, one.message, one.span, help=one.help, labels=one.labels)
+    return False
 
 
 def _rehearse(artifact: Artifact, tools: Tools, report: Report) -> bool:
@@ -69,7 +103,20 @@ def _rehearse(artifact: Artifact, tools: Tools, report: Report) -> bool:
 def _load_alone(artifact: Artifact, tools: Tools, report: Report) -> Applied | None:
     """Load while no other policylang changes what is ours in this namespace."""
     with kernel.alone(report) as is_alone:
-        return _load(artifact, tools, report) if is_alone else None
+        applied = _load(artifact, tools, report) if is_alone else None
+        return None if applied is None else _see_to_the_rest(artifact.needs, applied, report)
+
+
+def _see_to_the_rest(needs: Needs, applied: Applied, report: Report) -> Applied:
+    """What comes after the rules; none of it can take them back."""
+    switched = _in_words("switched on", forwarding.switch_on(needs.forwards, report))
+    laid = proxy_routes.lay(needs.proxy_route, report)
+    published.warn(needs, report)
+    return replace(applied, beside=(*switched, *laid))
+
+
+def _in_words(done: str, names: Iterable[str]) -> Iterator[str]:
+    return (f"{done} `{name}`" for name in names)
 
 
 def _load(artifact: Artifact, tools: Tools, report: Report) -> Applied | None:

@@ -8,7 +8,7 @@ from typing import Protocol
 from policylang.diagnostics import Report
 from policylang.ir.capabilities import Capabilities
 from policylang.ir.origin import Origin
-from policylang.ir.ruleset import Ruleset
+from policylang.ir.ruleset import NO_NEEDS, Needs, Ruleset
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,11 @@ class OutputFile:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """What a policy compiles to for one target."""
+    """What a policy compiles to for one target; `needs` are to be seen to beside loading it."""
 
     target: str
     files: tuple[OutputFile, ...]
+    needs: Needs = NO_NEEDS
 
     def file(self, name: str) -> OutputFile | None:
         return next((f for f in self.files if f.name == name), None)

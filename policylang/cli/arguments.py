@@ -25,7 +25,7 @@ examples:
   policylang compile web.policy
       print the nftables script that the policy compiles to
   policylang compile web.policy --target iptables -o out/
-      write out/rules.v4, out/rules.v6 and, where sets are used, out/sets.ipset
+      write out/rules.v4, out/rules.v6 and what they need beside themselves
   sudo policylang apply web.policy
       try the policy in a scratch network namespace, then load it
   sudo policylang set add banned 192.0.2.7
@@ -52,12 +52,18 @@ Compile a policy. Nothing is written where the policy has an error.
 
 For nft the output is one script for `nft -f`, for iptables a folder with rules.v4, rules.v6
 and, where sets are used, sets.ipset. `ir` shows the rules before they become a target's.
+
+What the rules need beside themselves at boot is written beside them into a folder, where there is
+something: modules-load.conf (for /etc/modules-load.d), sysctl.conf (for /etc/sysctl.d), and
+proxy-routes.v4 and .v6 (for `ip -4 -batch` and `ip -6 -batch`). `policylang apply` sees to it by
+itself.
 """
 
 COMPILE_EXAMPLES = """\
 examples:
   policylang compile web.policy > web.nft
   policylang compile web.policy -o /etc/nftables.conf
+  policylang compile web.policy -o out/
   policylang compile web.policy --target iptables -o out/
   policylang compile web.policy -D wan=ens3 -D 'admins=192.0.2.7, 2001:db8::/32'
   generate-policy | policylang compile - --target nft
@@ -88,6 +94,9 @@ Compile a policy, load it in a scratch network namespace, and then for real.
 
 It takes the place of what was applied before, whichever target that was for; rules of other
 programs are left alone. Where anything fails, what was in force stays in force.
+
+Kernel modules that the rules rely on are loaded before them. Where the policy lets packets through
+this host, forwarding is switched on after them, and never off. The last line says so.
 """
 
 APPLY_EXAMPLES = """\
@@ -234,7 +243,7 @@ def _parser() -> _Parser:
         "-o",
         "--output",
         metavar="PATH",
-        help="the file, or for iptables the folder, to write; `-` is standard output",
+        help="the file or folder to write, for iptables a folder; `-` is standard output",
     )
     _add_look(one, "on standard error")
 

@@ -40,15 +40,18 @@ def run(chosen: argparse.Namespace) -> int:
 
 def _compile(chosen: argparse.Namespace) -> int:
     report = Report()
-    files = _compiled_files(chosen, report)
-    if files is not None and not report.has_errors:
-        _write(chosen, files, report)
+    made = _compiled(chosen, report)
+    if made is not None and not report.has_errors:
+        _write(chosen, *made, report)
     _show(report, chosen, sys.stderr)
     return _status(report)
 
 
-def _compiled_files(chosen: argparse.Namespace, report: Report) -> dict[str, str] | None:
-    """The files by name that the policy compiles to, or None where it has errors."""
+Files = dict[str, str]  # by name
+
+
+def _compiled(chosen: argparse.Namespace, report: Report) -> tuple[Files, Files] | None:
+    """What the policy compiles to and what that needs at boot, or None where it has errors."""
     from policylang import pipeline
 
     source = _source(chosen.file, report)
@@ -58,24 +61,44 @@ def _compiled_files(chosen: argparse.Namespace, report: Report) -> dict[str, str
         from policylang.ir.dump import dump
 
         ruleset = pipeline.verified_ruleset(source, report, parameters=chosen.parameters)
-        return None if ruleset is None else {"ir": dump(ruleset)}
+        return None if ruleset is None else ({"ir": dump(ruleset)}, {})
     artifact = pipeline.compile_policy(source, chosen.target, report, parameters=chosen.parameters)
-    return None if artifact is None else {file.name: file.text for file in artifact.files}
+    if artifact is None:
+        return None
+    from policylang.backends.boot import boot_files
+
+    return (
+        {file.name: file.text for file in artifact.files},
+        {file.name: file.text for file in boot_files(artifact.needs)},
+    )
 
 
-def _write(chosen: argparse.Namespace, files: dict[str, str], report: Report) -> None:
-    if chosen.target == "iptables":
+def _write(chosen: argparse.Namespace, files: Files, at_boot: Files, report: Report) -> None:
+    if chosen.target == "iptables" or (chosen.target == "nft" and output.is_folder(chosen.output)):
+        from policylang.backends.boot import FILES
         from policylang.backends.iptables import SETS
 
-        # The files of rules are always there; the one of sets only where a rule needs it.
-        stale = () if SETS in files else (SETS,)
-        output.write_folder(Path(chosen.output), files, stale, report)
+        # The files of rules are always there; these only where a rule needs them.
+        stale = [name for name in (SETS, *FILES) if name not in files | at_boot]
+        output.write_folder(Path(chosen.output), files | at_boot, stale, report, careful=FILES)
         return
     (text,) = files.values()
+    text += _as_comments(at_boot)
     if chosen.output in (None, "-"):
         output.write_stdout(text, report)
     else:
         output.write_file(Path(chosen.output), text, report)
+
+
+def _as_comments(at_boot: Files) -> str:
+    """What the rules need at boot, for who has the script alone."""
+    if not at_boot:
+        return ""
+    lines = ["# What is needed beside this; `policylang compile -o DIR/` writes it to files:"]
+    for name, text in at_boot.items():
+        said = (line for line in text.splitlines() if line and not line.startswith("#"))
+        lines.append(f"# {name}: {', '.join(said)}")
+    return "\n" + "".join(f"{line}\n" for line in lines)
 
 
 def _check(chosen: argparse.Namespace) -> int:
@@ -126,9 +149,9 @@ def _apply(chosen: argparse.Namespace) -> int:
         return REFUSED
     where = "" if chosen.netns is None else f" into namespace {visible(chosen.netns)}"
     removed = "".join(f"; removed {what} of an earlier apply" for what in applied.removed)
-    sets = "".join(f"; {what}" for what in applied.sets)
-    print(f"{name}: loaded by {applied.way}{where}{removed}{sets}")
-    return DONE
+    others = "".join(f"; {what}" for what in (*applied.sets, *applied.beside))
+    print(f"{name}: loaded by {applied.way}{where}{removed}{others}")
+    return _status(report)
 
 
 def _set(chosen: argparse.Namespace) -> int:

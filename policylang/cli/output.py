@@ -49,15 +49,31 @@ def write_file(path: Path, text: str, report: Report) -> None:
             _replace({target: text}, ())
 
 
+def is_folder(path: str | None) -> bool:
+    """Whether a place that was asked for is a folder: it is one, or a `/` says so."""
+    return path is not None and (path.endswith(os.sep) or Path(path).is_dir())
+
+
 def write_folder(
-    folder: Path, files: Mapping[str, str], stale: Collection[str], report: Report
+    folder: Path,
+    files: Mapping[str, str],
+    stale: Collection[str],
+    report: Report,
+    *,
+    careful: Collection[str] = (),
 ) -> None:
     """Put all files in place, and then delete those of `stale` that an earlier compile made.
 
-    Nothing is replaced or deleted before every file is on the disk. Reports `cannot-write`.
+    Nothing is replaced or deleted before every file is on the disk, and nothing at all where a
+    file of `careful`, whose name others use as well, is not ours. Reports `cannot-write`.
     """
     with _told(folder, report):
         folder.mkdir(parents=True, exist_ok=True)
+        for path in (folder / name for name in files if name in careful):
+            if path.exists() and not _is_ours(path):
+                message = f"cannot write `{path}`: it is there, and policylang did not make it"
+                report.add("cannot-write", message, None)
+                return
         _replace(
             {folder / name: text for name, text in files.items()},
             [folder / name for name in stale if _is_ours(folder / name)],

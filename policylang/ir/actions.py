@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 
-from policylang.packets.values import Ranges
+from policylang.packets.values import Range, Ranges
 
 
 class Answer(StrEnum):
@@ -119,6 +119,134 @@ class AssignHelper:
 
 
 @dataclass(frozen=True, slots=True)
+class Masquerade:
+    """The source becomes the address of the interface by which the connection leaves.
+
+    `ports` None lets the kernel keep the source port or find another; else its range, which
+    holds for what has ports. With `is_random` ports are drawn at random.
+    """
+
+    ports: Range | None = None
+    is_random: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SourceNat:
+    """The source becomes one of `addresses`, a range of one family; ports as for Masquerade.
+
+    With `is_persistent` the same client has the same address, whatever it connects to.
+    """
+
+    addresses: Range
+    ports: Range | None = None
+    is_random: bool = False
+    is_persistent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationNat:
+    """The destination becomes one of `targets`, all of one family, and its port `port`.
+
+    `port` None leaves the port as it is; else the rule's packets all have ports. Connections
+    take the targets in turn, or with `by_source` the one that belongs to their source's address.
+    """
+
+    targets: Ranges
+    port: int | None = None
+    by_source: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectToSelf:
+    """The connection goes to this host instead, and to `port`, of what has ports."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapPrefix:
+    """The address at `end` keeps its low bits and gets the high ones of `prefix`.
+
+    `prefix` is a whole prefix, as a range of one family, as long as the one that the rule's
+    packets have there.
+    """
+
+    end: End
+    prefix: Range
+
+
+@dataclass(frozen=True, slots=True)
+class SetMark:
+    """The packet's mark gets `value` under `mask`; its other bits stay. The packet goes on."""
+
+    value: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetConnectionMark:
+    """The connection's mark gets `value` under `mask`; its other bits stay. It goes on."""
+
+    value: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetDscp:
+    """The packet's code point becomes `code` (0-63); the packet goes on."""
+
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClampMss:
+    """The segment size that a SYN offers becomes at most `size`, and the packet goes on.
+
+    `size` None is what the path takes: the smaller of the routes' MTUs less the headers.
+    """
+
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Untrack:
+    """Conntrack does not look at the packet, and the stage ends for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransparentProxy:
+    """The packet is for a local transparent socket on `port`, and the stage ends for it.
+
+    `protocol` is TCP or UDP, as all packets of the rule. The packet's mark gets `value` under
+    `mask`, by which it is routed to this host.
+    """
+
+    port: int
+    protocol: int
+    value: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A program decides that reads one of the queues `low` to `high`; the stage ends.
+
+    With `may_bypass` the packet passes where no program reads; else it is dropped.
+    """
+
+    low: int
+    high: int
+    may_bypass: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """The connection may go past all this from now on, between `devices`; the packet goes on."""
+
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """The stage ends for the packet, with nothing done to it."""
 
@@ -134,13 +262,33 @@ Action = (
     | RememberAsker
     | Native
     | AssignHelper
+    | Masquerade
+    | SourceNat
+    | DestinationNat
+    | RedirectToSelf
+    | MapPrefix
+    | SetMark
+    | SetConnectionMark
+    | SetDscp
+    | ClampMss
+    | Untrack
+    | TransparentProxy
+    | Queue
+    | Offload
     | Leave
+)
+
+Translation = Masquerade | SourceNat | DestinationNat | RedirectToSelf | MapPrefix
+
+TERMINAL = (
+    *(Accept, Drop, Reject, AssignHelper, Masquerade, SourceNat, DestinationNat, RedirectToSelf),
+    *(MapPrefix, Untrack, TransparentProxy, Queue, Leave),
 )
 
 
 def is_terminal(action: Action) -> bool:
     """Whether no later rule of the stage is read for a packet that meets this action."""
-    return isinstance(action, (Accept, Drop, Reject, AssignHelper, Leave))
+    return isinstance(action, TERMINAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +357,14 @@ class MarkGuard:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionMarkGuard:
+    """Packets whose connection's mark has, under `mask`, this `value`."""
+
+    value: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
 class TimeGuard:
     """At these seconds of the week, which starts on Monday at 00:00.
 
@@ -227,4 +383,13 @@ class UntilGuard:
     is_local: bool
 
 
-Guard = RateGuard | ConnectionsGuard | OwnerGuard | CgroupGuard | MarkGuard | TimeGuard | UntilGuard
+Guard = (
+    RateGuard
+    | ConnectionsGuard
+    | OwnerGuard
+    | CgroupGuard
+    | MarkGuard
+    | ConnectionMarkGuard
+    | TimeGuard
+    | UntilGuard
+)

@@ -50,6 +50,8 @@ def _guard(guard: ir.Guard) -> str:
             return f"cgroup {guard.path}"
         case ir.MarkGuard():
             return f"mark {guard.value:#x}/{guard.mask:#x}"
+        case ir.ConnectionMarkGuard():
+            return f"connection mark {guard.value:#x}/{guard.mask:#x}"
         case ir.TimeGuard():
             local = " local time" if guard.is_local else ""
             hours = (f"{_moment(low)}-{_moment(high + 1)}" for low, high in guard.week_s)
@@ -61,6 +63,12 @@ def _guard(guard: ir.Guard) -> str:
 
 def _per(per: ir.Per | None) -> str:
     return "" if per is None else f" per {per.end}/{per.prefix_len_v4}/{per.prefix_len_v6}"
+
+
+def _ports(ports: Range | None, is_random: bool) -> str:
+    """The choice of source ports of a translation."""
+    said = "" if ports is None else f" port {_range(Field.SPORT, ports)}"
+    return f"{said} random" if is_random else said
 
 
 def _moment(week_s: int) -> str:
@@ -99,6 +107,35 @@ def _action(action: ir.Action) -> str:
             return f"remember {what} for {action.timeout_s}s"
         case ir.Native():
             return f'native {action.target} "{action.text}"'
+        case ir.Masquerade():
+            return f"masquerade{_ports(action.ports, action.is_random)}"
+        case ir.SourceNat():
+            kept = " persistent" if action.is_persistent else ""
+            address = _range(Field.SADDR, action.addresses)
+            return f"snat {address}{_ports(action.ports, action.is_random)}{kept}"
+        case ir.DestinationNat():
+            port = "" if action.port is None else f" port {action.port}"
+            turn = " by source" if action.by_source else ""
+            return f"dnat {_values(Field.DADDR, action.targets)}{port}{turn}"
+        case ir.RedirectToSelf():
+            return f"redirect port {action.port}"
+        case ir.MapPrefix():
+            return f"map {action.end} to {_range(Field.SADDR, action.prefix)}"
+        case ir.SetMark():
+            return f"set mark {action.value:#x}/{action.mask:#x}"
+        case ir.SetConnectionMark():
+            return f"set connection mark {action.value:#x}/{action.mask:#x}"
+        case ir.SetDscp():
+            return f"set dscp {action.code}"
+        case ir.ClampMss():
+            return f"clamp mss {'to the path' if action.size is None else action.size}"
+        case ir.TransparentProxy():
+            return f"tproxy port {action.port} mark {action.value:#x}/{action.mask:#x}"
+        case ir.Queue():
+            bypass = " bypass" if action.may_bypass else ""
+            return f"queue {_range(Field.DPORT, (action.low, action.high))}{bypass}"
+        case ir.Offload():
+            return f"offload {', '.join(action.devices)}"
         case ir.Log():
             where = f" level {action.level}" if action.level else ""
             where = f" group {action.group}" if action.group is not None else where

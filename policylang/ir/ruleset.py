@@ -97,13 +97,72 @@ AddressTest = DynamicSet | HostSuffix
 
 
 @dataclass(frozen=True, slots=True)
+class Module:
+    """A kernel module that rules rely on, where the kernel has modules at all.
+
+    One that is not required is of use to other programs' rules alone.
+    """
+
+    name: str
+    is_required: bool = True
+    origins: tuple[Origin, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NeededHelper:
+    """A conntrack helper that rules assign, by the kernel's name for it."""
+
+    name: str
+    protocol: int
+    families: tuple[int, ...]  # 4, 6
+    origins: tuple[Origin, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """Packets of a family (4, 6) are let through this host."""
+
+    family: int
+    origins: tuple[Origin, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyRoute:
+    """Packets whose mark has `value` under `mask` are delivered to this host."""
+
+    value: int
+    mask: int
+    families: tuple[int, ...]  # 4, 6
+    origins: tuple[Origin, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the rules rely on beside themselves, for whoever loads them to see to.
+
+    `inbound` is a statement about this host that one may take to hold for ports that other
+    programs forward, where no statement speaks of those.
+    """
+
+    forwards: tuple[Forwarding, ...] = ()
+    modules: tuple[Module, ...] = ()
+    helpers: tuple[NeededHelper, ...] = ()
+    proxy_route: ProxyRoute | None = None
+    inbound: Origin | None = field(default=None, compare=False)
+
+
+NO_NEEDS = Needs()
+
+
+@dataclass(frozen=True, slots=True)
 class Ruleset:
     """All chains. `chains` are unique by name; every one is a base chain or jumped to.
 
     `address_tests` are what the fields SADDR_TEST_n and DADDR_TEST_n ask; `dynamic_sets` all
     that the policy declares, used by a rule or not. `has_counters` asks for a counter in each
     rule, where the target does not count anyway. `set_names` are what the policy calls some
-    sets of values, for readable output; they take no part in the meaning.
+    sets of values, for readable output; they take no part in the meaning. `needs` are for the
+    one who loads.
     """
 
     bases: tuple[Base, ...]
@@ -112,6 +171,7 @@ class Ruleset:
     address_tests: tuple[AddressTest, ...] = ()
     dynamic_sets: tuple[DynamicSet, ...] = ()
     has_counters: bool = False
+    needs: Needs = NO_NEEDS
 
     def chain(self, name: str) -> Chain:
         """The chain of that name; KeyError where there is none."""

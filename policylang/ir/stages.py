@@ -12,9 +12,12 @@ class Stage(StrEnum):
     UNTRACK = "untrack"
     SCREEN_STATE = "screen-state"  # the same, by what conntrack made of them
     ASSIGN_HELPER = "assign-helper"
-    MARK = "mark"
+    MARK = "mark"  # marks and code points, by what they were before any translation
+    TPROXY = "tproxy"  # what is delivered to a local proxy, its addresses as they are
     DSTNAT = "dstnat"
+    TREAT = "treat"  # changes of packets whose way out is known
     FILTER = "filter"
+    INSPECT = "inspect"  # what passed FILTER and is handed to a program that may still drop it
     SRCNAT = "srcnat"
 
 
@@ -22,7 +25,9 @@ class Path(StrEnum):
     """Whom a packet is for: this host, another one, or it is this host's own.
 
     On the stages before routing, INPUT and FORWARD packets arrive at the same place; a rule
-    there tells them apart by the destination's address type.
+    there tells them apart by the destination's address type. UNTRACK, MARK, TPROXY and DSTNAT
+    have one chain for both, on INPUT, for the first rule that matches decides; SRCNAT has one for
+    all that leaves, on FORWARD, where this host's own packets have a local source and no IIF.
     """
 
     INPUT = "input"

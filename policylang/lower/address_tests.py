@@ -8,11 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import assert_never
 
 from policylang.diagnostics import Report
 from policylang.ir import ruleset as ir
 from policylang.ir.origin import Origin, Why
-from policylang.model.types import DynamicEnd, DynamicSet, End, EndList, Policy, SuffixEnd
+from policylang.model.policy import Policy, Statement
+from policylang.model.translations import (
+    Clamp,
+    Marking,
+    Netmap,
+    Offloading,
+    PortForward,
+    Queueing,
+    Redirect,
+    SourceTranslation,
+    TransparentProxying,
+    Untracked,
+)
+from policylang.model.types import (
+    DynamicEnd,
+    DynamicSet,
+    End,
+    EndList,
+    NativeRule,
+    PolicyRule,
+    SuffixEnd,
+)
 from policylang.packets.cube import Cube
 from policylang.packets.fields import (
     DADDR_TESTS,
@@ -85,6 +107,30 @@ def _elements(policy: Policy) -> Iterator[tuple[Span | None, DynamicEnd | Suffix
 
 
 def _lists(policy: Policy) -> Iterator[EndList]:
-    ends: list[End] = [end for rule in policy.rules for end in (rule.source, rule.destination)]
-    for end in ends:
-        yield from end.lists
+    for statement in policy.statements:
+        for end in _ends(statement):
+            yield from end.lists
+
+
+def _ends(statement: Statement) -> tuple[End, ...]:
+    match statement:
+        case NativeRule():
+            return ()
+        case PortForward():
+            return (statement.source, *(() if statement.at is None else (statement.at,)))
+        case Netmap():
+            return (statement.on,)
+        case (
+            PolicyRule()
+            | SourceTranslation()
+            | Redirect()
+            | TransparentProxying()
+            | Clamp()
+            | Marking()
+            | Untracked()
+            | Offloading()
+            | Queueing()
+        ):
+            return (statement.source, statement.destination)
+        case _:
+            assert_never(statement)

@@ -38,6 +38,11 @@ TURNED: dict[Field, Field] = {
     Field.DPORT: Field.SPORT,
     Field.FAMILY: Field.FAMILY,
     Field.L4PROTO: Field.L4PROTO,
+    # What the connection was, not the packet.
+    Field.DNATED: Field.DNATED,
+    Field.ORIG_DADDR: Field.ORIG_DADDR,
+    Field.ORIG_DPORT: Field.ORIG_DPORT,
+    Field.EXPECTED: Field.EXPECTED,
     **dict(zip(SADDR_TESTS, DADDR_TESTS, strict=True)),
     **dict(zip(DADDR_TESTS, SADDR_TESTS, strict=True)),
 }

@@ -54,6 +54,24 @@ def guards_of_answers(conditions: Conditions) -> tuple[ir.Guard, ...]:
     return tuple(g for g in guards(conditions) if isinstance(g, (ir.TimeGuard, ir.UntilGuard)))
 
 
+def untold_by_answers(conditions: Conditions) -> tuple[str, ...]:
+    """The words of those conditions of which the answers of a connection do not tell.
+
+    Rates and numbers of connections are not among them: answers are counted in none.
+    """
+    asked = {
+        "mac": conditions.macs,
+        "dscp": conditions.dscp,
+        "size": conditions.sizes,
+        "ipsec": conditions.ipsec,
+        "mark": conditions.mark,
+        "user": conditions.users,
+        "group": conditions.groups,
+        "cgroup": conditions.cgroup,
+    }
+    return tuple(word for word, said in asked.items() if said is not None)
+
+
 def is_counted(conditions: Conditions) -> bool:
     """Whether to ask the conditions of a packet changes what they say of the next one."""
     return any(True for _ in _counts(conditions))

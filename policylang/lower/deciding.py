@@ -27,10 +27,11 @@ class Decision:
 
     `what` is the start of a log line where the policy gives none. `reminders` are rules that
     remember some of the packets and let them go on. With `is_counted`, to ask the guards of a
-    packet changes what they say of the next one, so that they are asked once a packet.
+    packet changes what they say of the next one, so that they are asked once a packet. `does`
+    stands in place of a verb: rules of which each packet meets the first whose cube it is in.
     """
 
-    verb: Verb
+    verb: Verb | None
     what: str
     origins: tuple[Origin, ...]
     answer: RejectWith | None = None
@@ -39,6 +40,7 @@ class Decision:
     guards: tuple[Guard, ...] = ()
     is_counted: bool = False
     reminders: tuple[Rule, ...] = ()
+    does: tuple[Rule, ...] = ()
 
 
 @dataclass(slots=True)
@@ -144,6 +146,11 @@ def log_rule(log: Log, cube: Cube, origins: tuple[Origin, ...], prefix: str) -> 
 def verdict_rules(decision: Decision, cube: Cube) -> Iterator[Rule]:
     """The rules that decide what is in a cube, whatever the guards."""
     match decision.verb:
+        case None:
+            for rule in decision.does:
+                narrowed = rule.cube & cube
+                if not narrowed.is_empty:
+                    yield Rule(narrowed, rule.action, (), decision.origins)
         case Verb.ALLOW:
             yield Rule(cube, ir.Accept(), (), decision.origins)
         case Verb.DENY:

@@ -1,85 +1,158 @@
-"""Conntrack helpers: who gets one, and which of the connections it predicts may pass.
+"""Conntrack helpers: which connections get one, told before they are routed and translated.
 
-INVARIANT: assigning may be wider than what is admitted, where the way out is not known yet;
-accepting never is.
+INVARIANT: assigning may be wider than what is admitted, where the way out is not known yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from policylang.ir.actions import Accept, AssignHelper, Leave
+from policylang.ir.actions import AssignHelper, Leave
 from policylang.ir.origin import Origin, Why
 from policylang.ir.ruleset import Rule
 from policylang.ir.stages import Path
+from policylang.lower.before_routing import LOCAL, NOT_LOCAL, delivered
 from policylang.lower.conditions import guards, on_path, terms
-from policylang.lower.paths import Places, traffic_cube
-from policylang.model.types import Expectation, Helper, PolicyRule, Traffic, Verb
+from policylang.lower.forwards import Elsewhere, Forwarding
+from policylang.lower.paths import Places, dialled_cube, traffic_cube
+from policylang.model.policy import Policy
+from policylang.model.translations import Netmap, PortForward, Redirect, TransparentProxying
+from policylang.model.types import Helper, PolicyRule, Verb
 from policylang.packets.cube import Cube
-from policylang.packets.fields import TCP, UDP, UNIVERSE, AddressType, Field, State
-from policylang.packets.values import Ranges, name_range
-
-# Linux's net.ipv4.ip_local_port_range unless changed.
-EPHEMERAL_PORTS = Ranges.between(32768, 60999)
-UNPRIVILEGED_PORTS = Ranges.between(1024, 65535)
-PORTED = Ranges.of(TCP, UDP)
-
-# What the routing table calls the destinations of packets that this host receives.
-DELIVERED = Ranges.of(AddressType.LOCAL, AddressType.BROADCAST, AddressType.MULTICAST)
-LOCAL = Ranges.of(AddressType.LOCAL)
+from policylang.packets.fields import DADDR_TESTS, TCP, Field
+from policylang.packets.packetset import compact
+from policylang.packets.values import Ranges
 
 
-def assignments(rules: tuple[PolicyRule, ...], path: Path, places: Places) -> tuple[Rule, ...]:
+def assignments(
+    policy: Policy, forwardings: Iterable[Forwarding], path: Path, places: Places
+) -> tuple[Rule, ...]:
     """The ASSIGN_HELPER rules of a path, in the order of the policy.
 
-    A rule that allows the same connections without the helper, and stands before, keeps the
-    helper away from them; within a rule the helper goes first.
+    A statement that allows the same connections without the helper, and stands before, keeps the
+    helper away from them; within a statement the helper goes first. Rules see what translation
+    left, and helpers are assigned before it: so a rule counts for what becomes its own, too.
     """
+    of_statement = {id(one.statement): one for one in forwardings}
     found: list[Rule] = []
-    for rule in rules:
-        if rule.verb is not Verb.ALLOW:
-            continue
-        conditions = terms(rule.conditions)
-        between = places.between(rule.source, rule.destination)[path]
-        ends = [e for c in between if not (e := on_path(c & conditions, path)).is_empty]
-        for traffic in sorted(rule.what, key=lambda t: t.helper is None):
-            cubes = [end & traffic_cube(traffic) for end in ends]
-            origins = (Origin(Why.HELPER_ASSIGNMENT, rule.span, rule.name, traffic.service),)
-            if traffic.helper is None:
-                if guards(rule.conditions):
-                    continue  # it may not match, and a rule behind it then gives the helper
-                is_exact = path is not Path.FORWARD  # where the way out is not known yet
-                exact = (
-                    _where_it_arrives(c, path) for c in cubes if is_exact or Field.OIF not in c
-                )
-                found += (Rule(c, Leave(), (), origins) for c in exact if not c.is_empty)
-                continue
-            for kernel_name, protocol in traffic.helper.assigns:
-                only = Cube.of(
-                    {
-                        Field.L4PROTO: Ranges.of(protocol),
-                        Field.FAMILY: traffic.helper.families,
-                    }
-                )
-                for cube in cubes:
-                    arriving = _where_it_arrives(cube & only, path)
-                    if not arriving.is_empty:
-                        action = AssignHelper(kernel_name, protocol)
-                        found.append(Rule(arriving, action, (), origins))
+    for statement in policy.statements:
+        if id(statement) in of_statement:
+            one = of_statement[id(statement)]
+            if not isinstance(one.statement, Netmap):
+                found += _of_forwarding(one, one.statement, path)
+        elif isinstance(statement, PolicyRule) and statement.verb is Verb.ALLOW:
+            found += _of_rule(statement, tuple(of_statement.values()), path, places)
     return _without_idle(found)
+
+
+def _of_rule(
+    rule: PolicyRule, forwardings: tuple[Forwarding, ...], path: Path, places: Places
+) -> Iterator[Rule]:
+    conditions = terms(rule.conditions)
+    between = places.between(rule.source, rule.destination)
+    published = places.published(rule.source, rule.destination)
+    may_fail = bool(guards(rule.conditions))
+    for traffic in sorted(rule.what, key=lambda t: t.helper is None):
+        origins = (Origin(Why.HELPER_ASSIGNMENT, rule.span, rule.name, traffic.service),)
+        spoken_of = traffic_cube(traffic) & conditions
+        met = {p: [on_path(c & spoken_of, p) for c in cubes] for p, cubes in between.items()}
+        if traffic.helper is None:
+            if may_fail:
+                continue  # it may not match, and a rule behind it then gives the helper
+            # Where the way out is not known yet, no interface of it tells the two apart.
+            exact = {p: [c for c in cs if _is_told(c, p)] for p, cs in met.items()}
+            cubes = [_where_it_arrives(c, path) for c in exact[path]]
+            cubes += _before_translation(exact, forwardings, path)
+            yield from (Rule(c, Leave(), (), origins) for c in cubes if not c.is_empty)
+            continue
+        cubes = [_where_it_arrives(c, path) for c in met[path]]
+        cubes += _before_translation(met, forwardings, path)
+        if path is Path.INPUT:
+            asked = dialled_cube(traffic) & conditions
+            cubes += [_as_dialled(cube & asked) for cube in published]
+        yield from _assigned(traffic.helper, cubes, origins)
+
+
+def _of_forwarding(
+    one: Forwarding, statement: PortForward | Redirect | TransparentProxying, path: Path
+) -> Iterator[Rule]:
+    """What a statement sends elsewhere, and so allows, on the ports that the client dials."""
+    ways = [way for way in one.ways if not way.is_predicted]
+    for way in sorted(ways, key=lambda way: way.traffic.helper is None):
+        origins = (
+            Origin(Why.HELPER_ASSIGNMENT, statement.span, statement.name, way.traffic.service),
+        )
+        cubes = compact(end & way.cube for end in one.ends.get(path, ()))
+        if way.traffic.helper is not None:
+            yield from _assigned(way.traffic.helper, cubes, origins)
+        elif not guards(statement.conditions):
+            yield from (Rule(cube, Leave(), (), origins) for cube in cubes)
+
+
+def _assigned(helper: Helper, cubes: Iterable[Cube], origins: tuple[Origin, ...]) -> Iterator[Rule]:
+    cubes = compact(cubes)
+    for kernel_name, protocol in helper.assigns:
+        only = Cube.of({Field.L4PROTO: Ranges.of(protocol), Field.FAMILY: helper.families})
+        for cube in cubes:
+            if not (cube & only).is_empty:
+                yield Rule(cube & only, AssignHelper(kernel_name, protocol), (), origins)
+
+
+def _is_told(cube: Cube, path: Path) -> bool:
+    return path is not Path.FORWARD or Field.OIF not in cube
+
+
+def _before_translation(
+    met: Mapping[Path, list[Cube]], forwardings: tuple[Forwarding, ...], path: Path
+) -> list[Cube]:
+    """What arrives, or is sent, and is a rule's own (`met`) once it has been translated.
+
+    A statement whose own helper stands there already needs nobody else's.
+    """
+    if path is Path.FORWARD:
+        return []  # all that arrives is read on INPUT
+    paths = (Path.OUTPUT,) if path is Path.OUTPUT else (Path.INPUT, Path.FORWARD)
+    return [
+        _undone(before, seen, cube, one.statement)
+        for one in forwardings
+        for seen_on in paths
+        for before, seen, way in one.after(seen_on)
+        if way.traffic.helper is None
+        for cube in met[seen_on]
+        if seen.meets(cube)
+    ]
+
+
+def _undone(before: Cube, seen: Cube, cube: Cube, statement: Elsewhere) -> Cube:
+    """The packets `before` a translation that are in `cube` when they are `seen` after it."""
+    ours = seen & cube
+    kept = cube.without(Field.OIF, Field.DADDR, *DADDR_TESTS, Field.DADDR_TYPE)
+    kept = kept.without(Field.DNATED, Field.ORIG_DADDR, Field.ORIG_DPORT)
+    if before[Field.DPORT] != seen[Field.DPORT]:
+        kept = kept.without(Field.DPORT)
+    if isinstance(statement, Netmap):
+        shift = statement.outer[0] - statement.inner[0]
+        moved = Ranges.merged((low + shift, high + shift) for low, high in ours[Field.DADDR])
+        kept &= Cube.of({Field.DADDR: moved})
+    return before & kept
+
+
+def _as_dialled(cube: Cube) -> Cube:
+    """What arrives for a port that another tool publishes: at this host, if nobody says where."""
+    dialled = cube.without(Field.OIF, Field.DNATED, Field.ORIG_DADDR, Field.ORIG_DPORT)
+    where = {Field.DADDR_TYPE: LOCAL}
+    if Field.ORIG_DADDR in cube:
+        where = {Field.DADDR: cube[Field.ORIG_DADDR]}
+    return dialled & Cube.of({**where, Field.DPORT: cube[Field.ORIG_DPORT]})
 
 
 def _where_it_arrives(cube: Cube, path: Path) -> Cube:
     """The packets as they can be told before routing, where the way out is not known."""
     match path:
         case Path.INPUT:
-            if Field.DADDR_TYPE in cube:
-                return cube
-            delivered = LOCAL if cube[Field.L4PROTO] == Ranges.of(TCP) else DELIVERED
-            return cube & Cube.of({Field.DADDR_TYPE: delivered})
+            return delivered(cube, is_tcp=cube[Field.L4PROTO] == Ranges.of(TCP))
         case Path.FORWARD:
-            other = UNIVERSE[Field.DADDR_TYPE] - LOCAL
-            return cube.without(Field.OIF) & Cube.of({Field.DADDR_TYPE: other})
+            return cube.without(Field.OIF) & Cube.of({Field.DADDR_TYPE: NOT_LOCAL})
         case Path.OUTPUT:
             return cube
 
@@ -95,61 +168,3 @@ def _without_idle(rules: list[Rule]) -> tuple[Rule, ...]:
             continue
         kept.append(rule)
     return tuple(reversed(kept))
-
-
-def expectations(rules: Iterable[PolicyRule], path: Path, places: Places) -> Iterator[Rule]:
-    """The FILTER rules that admit what helpers predict, on one path."""
-    for rule in rules:
-        if rule.verb is not Verb.ALLOW:
-            continue
-        for traffic in rule.what:
-            if traffic.helper is not None:
-                yield from _expected(rule, traffic, traffic.helper, path, places)
-
-
-def _expected(
-    rule: PolicyRule, traffic: Traffic, helper: Helper, path: Path, places: Places
-) -> Iterator[Rule]:
-    opening = places.between(rule.source, rule.destination)
-    if not any(opening.values()):
-        return  # ends that name nobody; turned round, groups that exclude each other would
-    origins = (Origin(Why.HELPER_EXPECTATION, rule.span, rule.name, traffic.service),)
-    state = Cube.of(
-        {
-            Field.CT_STATE: Ranges.of(State.RELATED),
-            Field.CT_HELPER: Ranges.merged(name_range(name) for name in helper.matches),
-            Field.FAMILY: helper.families,
-        }
-    )
-    if rule.conditions.families is not None:
-        # The other conditions are about the packet that opens the connection.
-        state &= Cube.of({Field.FAMILY: rule.conditions.families})
-    for expectation in helper.expects:
-        directions = []
-        if expectation.by_client:
-            directions.append((opening, False))
-        if expectation.by_server:
-            back = places.between(rule.destination, rule.source)
-            directions.append((back, path is Path.INPUT))
-        for ends, to_self_as_client in directions:
-            for end in ends[path]:
-                for what in _predicted(expectation, traffic, to_self_as_client):
-                    cube = state & end & what
-                    if not cube.is_empty:
-                        yield Rule(cube, Accept(), (), origins)
-
-
-def _predicted(
-    expectation: Expectation, traffic: Traffic, to_self_as_client: bool
-) -> tuple[Cube, ...]:
-    """The protocols and ports of predicted connections; those without ports have no bound."""
-    if traffic.data_ports is not None:
-        ports = traffic.data_ports
-    else:
-        ports = EPHEMERAL_PORTS if to_self_as_client else UNPRIVILEGED_PORTS
-    ported = expectation.protocols & PORTED
-    portless = expectation.protocols - PORTED
-    return (
-        Cube.of({Field.L4PROTO: ported, Field.DPORT: ports}),
-        Cube.of({Field.L4PROTO: portless}),
-    )

@@ -17,6 +17,7 @@ from policylang.model.types import (
     Group,
     GroupEnd,
     IpsecEnd,
+    PublishedEnd,
     SelfEnd,
     SuffixEnd,
     Traffic,
@@ -67,16 +68,22 @@ def multicast() -> Ranges:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Tells which packets two ends mean; `tests` are the numbers of the policy's questions."""
+    """Tells which packets two ends mean.
+
+    `tests` are the numbers of the policy's questions, `zones` all of its zones.
+    """
 
     tests: AddressTests
+    zones: tuple[Zone, ...] = ()
 
     def between(self, source: End, destination: End) -> dict[Path, tuple[Cube, ...]]:
         """The packets from one end to the other, by the path that they take.
 
-        From this host to itself they take the loopback interface, which no rule is about.
+        From this host to itself they take the loopback interface, which no rule is about. What
+        is published counts as nobody here: `published` has it.
         """
-        start, goal = self.reach(source, SOURCE), self.reach(destination, DESTINATION)
+        goal = self.reach(End(tuple(map(_unpublished, destination.lists))), DESTINATION)
+        start = self.reach(source, SOURCE)
         found = {
             Path.INPUT: start.others & goal.own,
             Path.FORWARD: start.others & goal.others,
@@ -85,6 +92,21 @@ class Places:
         return {
             path: compact(on_path(cube, path) for cube in cubes) for path, cubes in found.items()
         }
+
+    def published(self, source: End, destination: End) -> tuple[Cube, ...]:
+        """The forwarded packets to what another tool publishes; it has one of the lists, at least.
+
+        What is spoken of is then what the client dialled (`dialled_cube`).
+        """
+        start = self.reach(source, SOURCE).others
+        found: list[Cube] = []
+        for number, one in enumerate(destination.lists):
+            published = tuple(e for e in one.elements if isinstance(e, PublishedEnd))
+            if published:
+                lists = list(destination.lists)
+                lists[number] = replace(one, elements=published)
+                found += start & self.reach(End(tuple(lists)), DESTINATION).others
+        return compact(found)
 
     def reach(self, end: End, side: Side) -> Reach:
         """The packets that have `end` on `side`: what all of its lists name.
@@ -108,8 +130,8 @@ class Places:
         return Reach(own, others)
 
     def _others(self, one: EndList, side: Side) -> PacketSet:
-        named = PacketSet.of(compact(self._other_cube(e, side) for e in one.elements))
-        taken = PacketSet.of(compact(self._other_cube(e, side) for e in one.exceptions))
+        named = PacketSet.of(compact(self.cube(e, side) for e in one.elements))
+        taken = PacketSet.of(compact(self.cube(e, side) for e in one.exceptions))
         return named - taken
 
     def _own(self, one: EndList, side: Side, says_self: bool) -> PacketSet:
@@ -117,17 +139,17 @@ class Places:
         for element in one.elements:
             if isinstance(element, (AnyEnd, SelfEnd)):
                 named.append(EVERYTHING)
-            elif says_self and not isinstance(element, ZoneEnd) and not element.within:
-                named.append(self._other_cube(element, side))
+            elif says_self and _may_be_own(element):
+                named.append(self.cube(element, side))
         taken: list[Cube] = []
         for element in one.exceptions:
             if isinstance(element, (AnyEnd, SelfEnd)):
                 taken.append(EVERYTHING)
-            elif not isinstance(element, ZoneEnd) and not element.within:
-                taken.append(self._other_cube(element, side))
+            elif _may_be_own(element):
+                taken.append(self.cube(element, side))
         return PacketSet.of(compact(named)) - PacketSet.of(compact(taken))
 
-    def _other_cube(self, element: EndElement, side: Side) -> Cube:
+    def cube(self, element: EndElement, side: Side) -> Cube:
         """The packets that have another machine of `element` on `side`."""
         match element:
             case AnyEnd():
@@ -145,9 +167,21 @@ class Places:
             case IpsecEnd():
                 # What goes back into a tunnel is not told here, so it is left out.
                 cube = Cube.of({Field.IPSEC: Ranges.of(1)}) if side.is_source else EMPTY
+            case PublishedEnd():
+                cube = _published_cube(element) if not side.is_source else EMPTY
         for zone in element.within:
             cube &= zone_cube(zone, side)
         return cube
+
+
+def _may_be_own(element: EndElement) -> bool:
+    """Whether an element names its addresses whoever has them, this host too."""
+    return not isinstance(element, (AnyEnd, SelfEnd, ZoneEnd, PublishedEnd)) and not element.within
+
+
+def _unpublished(one: EndList) -> EndList:
+    elements = tuple(e for e in one.elements if not isinstance(e, PublishedEnd))
+    return one if len(elements) == len(one.elements) else replace(one, elements=elements)
 
 
 def _all(one: EndList) -> tuple[EndElement, ...]:
@@ -170,6 +204,23 @@ def _group_cube(group: Group, side: Side) -> Cube:
     if group is Group.MULTICAST:
         return Cube.of({side.address: multicast()})
     return Cube.of({Field.FAMILY: Ranges.of(4), Field.DADDR_TYPE: Ranges.of(AddressType.BROADCAST)})
+
+
+def _published_cube(element: PublishedEnd) -> Cube:
+    terms = {Field.DNATED: Ranges.of(1)}
+    if element.ports is not None:
+        terms[Field.ORIG_DPORT] = element.ports
+    if element.addresses is not None:
+        terms[Field.ORIG_DADDR] = element.addresses
+    return Cube.of(terms)
+
+
+def dialled_cube(traffic: Traffic) -> Cube:
+    """The packets that open a connection whose client dialled this traffic."""
+    cube = traffic_cube(traffic)
+    if traffic.ports is None:
+        return cube
+    return cube.without(Field.DPORT) & Cube.of({Field.ORIG_DPORT: traffic.ports})
 
 
 def traffic_cube(traffic: Traffic) -> Cube:

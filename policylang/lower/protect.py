@@ -13,17 +13,8 @@ from policylang.ir.ruleset import Chain, Rule
 from policylang.lower.conditions import rate_guard
 from policylang.lower.deciding import Decider, Decision
 from policylang.lower.paths import LOOPBACK, SOURCE, zone_cube
-from policylang.model.types import (
-    AnyEnd,
-    End,
-    EndElement,
-    Policy,
-    Protect,
-    Protection,
-    Verb,
-    Zone,
-    ZoneEnd,
-)
+from policylang.model.policy import Policy, Protect, Protection
+from policylang.model.types import AnyEnd, End, EndElement, Verb, Zone, ZoneEnd
 from policylang.packets.cube import EVERYTHING, Cube
 from policylang.packets.fields import (
     NAMES,

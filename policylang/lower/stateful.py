@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
-from policylang.diagnostics import Label, Report
+from policylang.diagnostics import Report
 from policylang.ir import actions as ir
 from policylang.ir.origin import Origin, Why
 from policylang.ir.ruleset import Base, Chain, Rule, Ruleset
@@ -13,22 +13,24 @@ from policylang.ir.stages import Path, Stage
 from policylang.lower.address_tests import address_tests, dynamic_set
 from policylang.lower.answers import answers, reminders
 from policylang.lower.bans import banned, shield
-from policylang.lower.conditions import guards, is_counted, on_path, terms
+from policylang.lower.conditions import guards, is_counted
 from policylang.lower.deciding import Decider, Decision, log_rule
-from policylang.lower.helpers import assignments, expectations
+from policylang.lower.expected import expectations
+from policylang.lower.forwards import Forwarding, companion, forwardings, own_is_translated
+from policylang.lower.helpers import assignments
+from policylang.lower.inspection import queues
+from policylang.lower.marks import marks
 from policylang.lower.names import base_chain, log_prefix
-from policylang.lower.paths import LOOPBACK, Places, traffic_cube
+from policylang.lower.needs import needs
+from policylang.lower.paths import LOOPBACK, Places
+from policylang.lower.placing import Placed, place
 from policylang.lower.protect import screens, source_names
-from policylang.model.types import (
-    Answer,
-    Default,
-    Direction,
-    InvalidPolicy,
-    NativeRule,
-    Policy,
-    PolicyRule,
-    Verb,
-)
+from policylang.lower.states import icmp_errors
+from policylang.lower.translations import destinations, proxied, sources
+from policylang.lower.treatment import clamps, offloading, warn_of_bypasses
+from policylang.lower.untracked import Answering, answering, errors, untracking, warn_of_needs
+from policylang.model.policy import Default, InvalidPolicy, Policy
+from policylang.model.types import Answer, Direction, NativeRule, PolicyRule, Verb
 from policylang.packets.cube import EVERYTHING, Cube
 from policylang.packets.fields import (
     ICMP,
@@ -45,10 +47,6 @@ from policylang.packets.values import Ranges, name_range
 IGMP = 2
 ND_HOP_LIMIT = 255  # RFC 4861 section 7.1: what comes from further away is forged
 
-# RFC 792; never redirects (5).
-ICMP_ERRORS = Ranges.of(3, 11, 12)
-# RFC 4443: destination unreachable, packet too big, time exceeded, parameter problem.
-ICMPV6_ERRORS = Ranges.of(1, 2, 3, 4)
 ECHO_REQUEST = Ranges.of(8)
 ECHO_REQUEST_V6 = Ranges.of(128)
 
@@ -63,15 +61,6 @@ DIRECTIONS = {
     Path.FORWARD: Direction.FORWARD,
     Path.OUTPUT: Direction.OUTBOUND,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A rule with the packets that it is about on each path; some of them name an ICMP type."""
-
-    rule: PolicyRule
-    cubes: dict[Path, tuple[Cube, ...]]
-    naming_icmp: dict[Path, tuple[Cube, ...]]
 
 
 def lower(policy: Policy, report: Report) -> Ruleset:
@@ -92,22 +81,54 @@ def lower(policy: Policy, report: Report) -> Ruleset:
     tests = address_tests(policy, report)
     if report.has_errors:
         return Ruleset((), ())
-    places = Places(tests)
-    placed = [
-        _place(s, places, report) if isinstance(s, PolicyRule) else s for s in policy.statements
-    ]
+    places = Places(tests, policy.zones)
+    sent_elsewhere = forwardings(policy, places, report)
+    placed = tuple(_placed(policy, sent_elsewhere, places, report))
     before, after, screening = screens(policy)
     add(Stage.SCREEN, Path.INPUT, before)
     add(Stage.SCREEN_STATE, Path.INPUT, after)
     chains += screening
-    if any(t.helper is not None for rule in policy.rules for t in rule.what):
-        for path in Path:
-            add(Stage.ASSIGN_HELPER, path, assignments(policy.rules, path, places))
+    for path, rules in untracking(policy, places, report).items():
+        add(Stage.UNTRACK, path, rules)
     for path in Path:
-        lowering = _Filter(policy, placed, places, path)
-        add(Stage.FILTER, path, lowering.rules())
+        add(Stage.ASSIGN_HELPER, path, assignments(policy, sent_elsewhere, path, places))
+    has_helpers = any(base.stage is Stage.ASSIGN_HELPER for base in bases)
+    for path, rules in marks(policy, places, report, has_helpers=has_helpers).items():
+        add(Stage.MARK, path, rules)
+    proxying = Decider(base_chain(Stage.TPROXY, Path.INPUT))
+    add(Stage.TPROXY, Path.INPUT, proxied(policy, sent_elsewhere, proxying))
+    chains += proxying.chains
+    for path in (Path.INPUT, Path.OUTPUT):
+        translating = Decider(base_chain(Stage.DSTNAT, path))
+        add(Stage.DSTNAT, path, destinations(sent_elsewhere, path, translating))
+        chains += translating.chains
+    for path in (Path.FORWARD, Path.OUTPUT):
+        add(Stage.TREAT, path, clamps(policy, path, places, report))
+    rules_placed = tuple(p for p in placed if isinstance(p, Placed))
+    both_ways = answering(policy, rules_placed, places, report)
+    offloaded = tuple(offloading(policy, places, report))
+    for path in Path:
+        lowering = _Filter(
+            policy,
+            placed,
+            places,
+            path,
+            both_ways,
+            own_is_translated=own_is_translated(sent_elsewhere),
+        )
+        first = offloaded if path is Path.FORWARD else ()
+        add(Stage.FILTER, path, (*first, *lowering.rules()))
         chains += lowering.decider.chains
-    return Ruleset(
+    for path, rules in queues(policy, places, report, has_helpers=has_helpers).items():
+        add(Stage.INSPECT, path, rules)
+    warn_of_bypasses(policy, rules_placed, places, report)
+    warn_of_needs(policy, rules_placed, places, report)
+    leaving = Decider(base_chain(Stage.SRCNAT, Path.FORWARD))
+    add(Stage.SRCNAT, Path.FORWARD, sources(policy, sent_elsewhere, places, leaving, report))
+    chains += leaving.chains
+    if report.has_errors:
+        return Ruleset((), ())
+    ruleset = Ruleset(
         tuple(bases),
         tuple(chains),
         (*policy.set_names, *source_names(policy)),
@@ -115,37 +136,30 @@ def lower(policy: Policy, report: Report) -> Ruleset:
         tuple(dynamic_set(held) for held in policy.dynamic_sets),
         policy.settings.has_counters,
     )
+    return replace(ruleset, needs=needs(policy, ruleset))
 
 
-def _place(rule: PolicyRule, places: Places, report: Report) -> Placed:
-    """A rule and the packets it is about, path by path."""
-    ends_by_path = places.between(rule.source, rule.destination)
-    conditions = terms(rule.conditions)
-    cubes: dict[Path, tuple[Cube, ...]] = {}
-    naming: dict[Path, tuple[Cube, ...]] = {}
-    for path, ends in ends_by_path.items():
-        found = [
-            (on_path(end & traffic_cube(t) & conditions, path), t.names_icmp)
-            for t in rule.what
-            for end in ends
-        ]
-        cubes[path] = compact(cube for cube, _ in found)
-        naming[path] = compact(cube for cube, names_icmp in found if names_icmp)
-    if not any(cubes.values()):
-        report.add(
-            "matches-nothing",
-            "no packet can meet this rule",
-            rule.span,
-            help=_why_nothing(ends_by_path),
-            labels=[Label(used, "used here") for used in rule.used_at],
-        )
-    return Placed(rule, cubes, naming)
-
-
-def _why_nothing(places: dict[Path, tuple[Cube, ...]]) -> str:
-    if any(places.values()):
-        return "its ends, its conditions and what it speaks of exclude each other"
-    return "its ends are empty, exclude each other, or are this host on both sides"
+def _placed(
+    policy: Policy, sent_elsewhere: tuple[Forwarding, ...], places: Places, report: Report
+) -> Iterator[Placed | NativeRule]:
+    """What is read of FILTER, in order: what is sent elsewhere is allowed at its own place."""
+    of_statement = {id(one.statement): one for one in sent_elsewhere}
+    translated = own_is_translated(sent_elsewhere)
+    before: list[Forwarding] = []
+    for statement in policy.statements:
+        match statement:
+            case PolicyRule():
+                yield place(statement, places, report, own_is_translated=translated)
+            case NativeRule():
+                yield statement
+            case _ if id(statement) in of_statement:
+                one = of_statement[id(statement)]
+                allowed = companion(one, before)
+                before.append(one)
+                if allowed is not None:
+                    yield allowed
+            case _:
+                pass
 
 
 def _state(*states: State) -> Cube:
@@ -170,16 +184,19 @@ def _established(action: ir.Action) -> Iterator[Rule]:
         yield Rule(_state(State.ESTABLISHED) & answers, action, (), origins)
 
 
-def _loopback(path: Path) -> Iterator[Rule]:
+def _loopback(path: Path, *, own_is_translated: bool) -> Iterator[Rule]:
+    """What this host sends to itself; on its way out, that which stays at what it dialled."""
     field = {Path.INPUT: Field.IIF, Path.OUTPUT: Field.OIF}.get(path)
     if field is not None:
         cube = Cube.of({field: Ranges((name_range(LOOPBACK),))})
+        if own_is_translated and path is Path.OUTPUT:
+            cube &= Cube.of({Field.DNATED: Ranges.of(0)})
         yield Rule(cube, ir.Accept(), (), (Origin(Why.LOOPBACK),))
 
 
 def _icmp_errors() -> Iterator[Rule]:
-    for family, types in ((4, ICMP_ERRORS), (6, ICMPV6_ERRORS)):
-        cube = _state(State.RELATED) & _icmp(family, types)
+    for error in icmp_errors():
+        cube = _state(State.RELATED) & error
         yield Rule(cube, ir.Accept(), (), (Origin(Why.ICMP_ERROR),))
 
 
@@ -216,15 +233,20 @@ class _Filter:
     def __init__(
         self,
         policy: Policy,
-        placed: list[Placed | NativeRule],
+        placed: tuple[Placed | NativeRule, ...],
         places: Places,
         path: Path,
+        both_ways: Mapping[int, Answering],
+        *,
+        own_is_translated: bool,
     ) -> None:
         self.policy = policy
         self.statements = placed
         self.placed = [p for p in placed if isinstance(p, Placed)]
         self.places = places
         self.path = path
+        self.both_ways = both_ways
+        self.own_is_translated = own_is_translated
         self.closed_outbound = policy.defaults[Direction.OUTBOUND].verb is not Verb.ALLOW or any(
             p.rule.verb is not Verb.ALLOW and p.cubes[Path.OUTPUT] for p in self.placed
         )
@@ -236,18 +258,19 @@ class _Filter:
         """The rules of the path in their order, the default last."""
         bans = tuple(self._bans())
         if bans:
-            yield from _loopback(self.path)
+            yield from _loopback(self.path, own_is_translated=self.own_is_translated)
             passing = Rule(EVERYTHING, ir.Accept(), (), (Origin(Why.IMPLIED_REPLY),))
             open_chain = Chain(f"{self.path.value}-open", (*bans, passing))
             self.decider.chains.append(open_chain)
             yield from _established(ir.Jump(open_chain.name))
         else:
             yield from _established(ir.Accept())
-            yield from _loopback(self.path)
+            yield from _loopback(self.path, own_is_translated=self.own_is_translated)
         yield from _icmp_errors()
         if self.path is Path.OUTPUT and _answers_with_reset(self.policy):
             yield from _resets()
-        yield from expectations(self.policy.rules, self.path, self.places)
+        yield from expectations(self.policy.statements, self.path, self.places)
+        yield from errors(self.both_ways.values(), self.path)
         if self.path is not Path.OUTPUT:
             yield from self._invalid()
         if self.policy.settings.essentials:
@@ -257,6 +280,7 @@ class _Filter:
                 yield from self._native(statement)
             else:
                 yield from self._written(statement, statement.cubes[self.path])
+                yield from self._answered(statement.rule)
                 yield from answers(
                     statement.rule, self.path, self.places, closed_outbound=self.closed_outbound
                 )
@@ -297,6 +321,11 @@ class _Filter:
     def _written(self, placed: Placed, cubes: tuple[Cube, ...]) -> Iterator[Rule]:
         again = bool(placed.naming_icmp[self.path]) or placed.rule.also_established
         return self.decider.rules(self.decisions[id(placed.rule)], cubes, again=again)
+
+    def _answered(self, rule: PolicyRule) -> Iterator[Rule]:
+        """What the rule says of the answers to traffic that conntrack leaves alone."""
+        if (answering := self.both_ways.get(id(rule))) is not None:
+            yield from self.decider.rules(answering.decision(), answering.answers[self.path])
 
     def _decision(self, rule: PolicyRule) -> Decision:
         return Decision(

@@ -101,7 +101,7 @@ class ConditionsReader:
                 until = self._until(node)
                 return so_far if until is None else replace(so_far, until=until)
             case tree.MarkCondition():
-                return replace(so_far, mark=self._mark(node.mark))
+                return replace(so_far, mark=self.mark(node.mark))
             case tree.DscpCondition():
                 return replace(so_far, dscp=self._dscp(node))
             case tree.SizeCondition():
@@ -283,7 +283,8 @@ class ConditionsReader:
             )
         return Until(last_day, self.is_local_time)
 
-    def _mark(self, node: tree.Masked | tree.Number) -> Mark:
+    def mark(self, node: tree.Masked | tree.Number) -> Mark:
+        """A mark and its mask, all 32 bits where none is written; reports `bad-mark`."""
         if isinstance(node, tree.Number):
             value, mask = node.value, MARK_MAX
         else:
@@ -310,26 +311,29 @@ class ConditionsReader:
             )
         return Mark(value, mask)
 
+    def code_point(self, node: tree.Name | tree.Number) -> int | None:
+        """The number of a DSCP code point; reports `bad-dscp`."""
+        pair = self._code_points(node)
+        return None if pair is None else pair[0]
+
     def _dscp(self, node: tree.DscpCondition) -> Ranges:
-        most = UNIVERSE[Field.DSCP].pairs[0][1]
-        pairs: list[Range] = []
-        for value in node.values:
-            if not isinstance(value, tree.Name):
-                if (pair := self._pair(value, "bad-dscp", "a code point", most)) is not None:
-                    pairs.append(pair)
-                continue
-            number = DSCP_NAMES.get(value.text.lower())
-            if number is None:
-                self.report.add(
-                    "bad-dscp",
-                    f"no DSCP code point named `{value.text}`",
-                    value.span,
-                    help=did_you_mean(value.text.lower(), DSCP_NAMES)
-                    or "the names are " + ", ".join(DSCP_NAMES),
-                )
-            else:
-                pairs.append((number, number))
-        return Ranges.merged(pairs)
+        found = (self._code_points(value) for value in node.values)
+        return Ranges.merged(pair for pair in found if pair is not None)
+
+    def _code_points(self, node: tree.Name | tree.NumberRange | tree.Number) -> Range | None:
+        if not isinstance(node, tree.Name):
+            return self._pair(node, "bad-dscp", "a code point", UNIVERSE[Field.DSCP].pairs[0][1])
+        number = DSCP_NAMES.get(node.text.lower())
+        if number is None:
+            self.report.add(
+                "bad-dscp",
+                f"no DSCP code point named `{node.text}`",
+                node.span,
+                help=did_you_mean(node.text.lower(), DSCP_NAMES)
+                or "the names are " + ", ".join(DSCP_NAMES),
+            )
+            return None
+        return number, number
 
     def _sizes(self, node: tree.SizeCondition) -> Ranges:
         most = UNIVERSE[Field.SIZE].pairs[0][1]

@@ -6,18 +6,9 @@ from dataclasses import dataclass
 
 from policylang.diagnostics import Label, Report, did_you_mean
 from policylang.model.options import Options
+from policylang.model.policy import Protect, Protection
 from policylang.model.rules import Rules
-from policylang.model.types import (
-    AnyEnd,
-    End,
-    EndElement,
-    Per,
-    Protect,
-    Protection,
-    Rate,
-    Side,
-    ZoneEnd,
-)
+from policylang.model.types import AnyEnd, End, EndElement, Per, Rate, Side, ZoneEnd
 from policylang.source import Span
 from policylang.syntax import tree
 

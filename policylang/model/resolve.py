@@ -9,12 +9,14 @@ from policylang.model.conditions import ConditionsReader
 from policylang.model.elements import ADDRESS, Elements
 from policylang.model.native import Chains, native_rule
 from policylang.model.options import Options
+from policylang.model.policy import Policy, Protect, Statement
 from policylang.model.protection import Protections
 from policylang.model.rules import Context, Rules
 from policylang.model.scope import Scope
 from policylang.model.services import Services
 from policylang.model.settings import defaults, said_items, settings, ways
-from policylang.model.types import DynamicSet, NativeRule, Policy, PolicyRule, Protect
+from policylang.model.treatments import Treatments
+from policylang.model.types import DynamicSet
 from policylang.packets.values import Ranges
 from policylang.syntax import tree
 
@@ -38,6 +40,7 @@ def resolve(loaded: tree.Loaded, report: Report, native_chains: Chains | None = 
     conditions = ConditionsReader(elements, options, report, reading.is_local_time)
     rules = Rules(scope, elements, services, options, conditions, report)
     protections = Protections(rules, options, report)
+    treatments = Treatments(rules, elements, options, conditions, report)
 
     for declaration in scope.declared.values():
         match declaration:
@@ -53,7 +56,7 @@ def resolve(loaded: tree.Loaded, report: Report, native_chains: Chains | None = 
                     pass
 
     return Policy(
-        tuple(_statements(loaded, rules, native_chains or {}, report)),
+        tuple(_statements(loaded, rules, treatments, native_chains or {}, report)),
         defaults(loaded, options, report),
         settings(items, options),
         tuple(
@@ -71,9 +74,13 @@ def resolve(loaded: tree.Loaded, report: Report, native_chains: Chains | None = 
 
 
 def _statements(
-    loaded: tree.Loaded, rules: Rules, native_chains: Chains, report: Report
-) -> Iterator[PolicyRule | NativeRule]:
-    """Rules and lines of targets' own languages, in the order in which they are read."""
+    loaded: tree.Loaded,
+    rules: Rules,
+    treatments: Treatments,
+    native_chains: Chains,
+    report: Report,
+) -> Iterator[Statement]:
+    """What makes rules of a target, in the order in which it is read."""
     for statement in loaded.statements:
         match statement:
             case tree.RuleNode() | tree.TrafficBlock() | tree.UseNode():
@@ -82,6 +89,10 @@ def _statements(
                 native = native_rule(statement, native_chains, report)
                 if native is not None:
                     yield native
+            case _ if isinstance(statement, tree.TreatmentNode):
+                treatment = treatments.of(statement)
+                if treatment is not None:
+                    yield treatment
 
 
 def _protections(loaded: tree.Loaded, protections: Protections) -> Iterator[Protect]:

@@ -22,6 +22,7 @@ from policylang.model.types import (
     GroupEnd,
     IpsecEnd,
     PolicyRule,
+    PublishedEnd,
     SelfEnd,
     SuffixEnd,
     Traffic,
@@ -78,7 +79,7 @@ class Rules:
                     if rule is not None:
                         yield rule
                 case tree.TrafficBlock():
-                    ends = self._narrowed(context.ends, statement.place)
+                    ends = self.narrowed(context.ends, statement.place)
                     yield from self.unfold(statement.statements, replace(context, ends=ends))
                 case tree.UseNode():
                     for name in statement.groups:
@@ -100,18 +101,16 @@ class Rules:
         inner = replace(context, used_at=(*context.used_at, name))
         yield from self.unfold(declaration.statements, inner)
 
-    # --- one rule ---------------------------------------------------------------------------
-
     def _rule(self, written: tree.RuleNode, context: Context) -> PolicyRule | None:
         node = self._with_condition(written)
-        what = self._what(node.what)
-        ends = context.ends if node.place is None else self._narrowed(context.ends, node.place)
+        what = self.what(node.what)
+        ends = context.ends if node.place is None else self.narrowed(context.ends, node.place)
         answer = self.options.answer(node.verb, node.answers)
         conditions = self.conditions.read(node.conditions)
         said = self.options.of(node.options, bans=node.verb != "allow")
-        if not self._both_ends_said(node, ends, context):
+        if not self.both_ends_said(node, ends, context):
             return None
-        self._check_places(node, ends)
+        self.check_places(node.conditions, ends)
         self._check_ban(node)
         return PolicyRule(
             Verb(node.verb),
@@ -163,13 +162,13 @@ class Rules:
                         labels=[Label(condition.span, "this counts new connections")],
                     )
 
-    def _check_places(self, node: tree.RuleNode, ends: Ends) -> None:
+    def check_places(self, conditions: tuple[tree.Condition, ...], ends: Ends) -> None:
         """Report conditions that packets on the rule's way do not have: `misplaced-condition`."""
         is_own = any(
             one.elements and all(isinstance(e, SelfEnd) for e in one.elements)
             for one in ends.source
         )
-        for condition in node.conditions:
+        for condition in conditions:
             match condition:
                 case tree.OwnerCondition(kind=word) if not is_own:
                     what = f"the {word} of a process is known"
@@ -190,7 +189,8 @@ class Rules:
                 help=f"write the rule {hint}",
             )
 
-    def _both_ends_said(self, node: tree.RuleNode, ends: Ends, context: Context) -> bool:
+    def both_ends_said(self, node: tree.Node, ends: Ends, context: Context) -> bool:
+        """Whether both ends are said; reports `missing-end`, but for drafts."""
         if ends.source and ends.destination:
             return True
         if context.is_draft:
@@ -203,9 +203,10 @@ class Rules:
         else:
             unsaid = "where it comes from"
             hint = "add `from self` (or write `outbound to`), `from ZONE`, or `from any`"
+        what = "rule" if isinstance(node, tree.RuleNode) else "statement"
         self.report.add(
             "missing-end",
-            f"the rule leaves {unsaid} unsaid",
+            f"the {what} leaves {unsaid} unsaid",
             node.span,
             help=hint,
             labels=[Label(n.span, "used here") for n in context.used_at],
@@ -214,7 +215,7 @@ class Rules:
 
     # --- what a rule speaks of --------------------------------------------------------------
 
-    def _what(self, elements: tuple[tree.WhatElement, ...]) -> tuple[Traffic, ...]:
+    def what(self, elements: tuple[tree.WhatElement, ...]) -> tuple[Traffic, ...]:
         """The traffic of a flat list: numbers and sets of ports go on with the list before."""
         traffic: list[Traffic] = []
         current: _OpenList | None = None
@@ -338,7 +339,8 @@ class Rules:
 
     # --- places -----------------------------------------------------------------------------
 
-    def _narrowed(self, ends: Ends, place: tree.Place) -> Ends:
+    def narrowed(self, ends: Ends, place: tree.Place) -> Ends:
+        """The ends that a place says within a block that says `ends`."""
         source, destination = list(ends.source), list(ends.destination)
         match place.direction:
             case "inbound":
@@ -358,6 +360,10 @@ class Rules:
     def source(self, node: tree.EndListNode) -> EndList:
         """The end of a statement that says only where packets come from."""
         return self._end(node, is_source=True)
+
+    def destination(self, node: tree.EndListNode) -> EndList:
+        """The end of a statement that says where packets go to."""
+        return self._end(node, is_source=False)
 
     def _end(self, node: tree.EndListNode, *, is_source: bool) -> EndList:
         return EndList(
@@ -395,6 +401,8 @@ class Rules:
             case tree.Address() as address:
                 found = self.elements.address(address)
                 return () if found is None else (AddressEnd(Ranges((found,)), within),)
+            case tree.PublishedNode() as node:
+                return self._published(node, within, is_source=is_source)
             case tree.Name(text="ipsec", quoted=False) as name if not self._is_end(name):
                 if not is_source:
                     self.report.add(
@@ -407,6 +415,28 @@ class Rules:
                 return (IpsecEnd(within),)
             case tree.Name() as name:
                 return self._named_end(name, within)
+
+    def _published(
+        self, node: tree.PublishedNode, within: tuple[Zone, ...], *, is_source: bool
+    ) -> tuple[EndElement, ...]:
+        if is_source:
+            self.report.add(
+                "group-as-source",
+                "`published` is where packets go to, so it can be a destination alone",
+                node.span,
+                help="name the machines that send, or `any`",
+            )
+        ports = None if node.ports is None else self.elements.port(node.ports)
+        if node.ports is not None and ports is None:
+            return ()
+        addresses = Ranges() if node.addresses else None
+        for element in node.addresses:
+            assert addresses is not None
+            if isinstance(element, tree.Name):
+                addresses |= self.elements.set_of(element, ADDRESS, "set of addresses")
+            elif (found := self.elements.address(element)) is not None:
+                addresses |= Ranges((found,))
+        return (PublishedEnd(None if ports is None else Ranges((ports,)), addresses, within),)
 
     def _is_end(self, name: tree.Name) -> bool:
         """Whether the policy declares a zone or a set of that name."""

@@ -6,14 +6,8 @@ from dataclasses import dataclass, replace
 
 from policylang.diagnostics import Label, Report
 from policylang.model.options import LOG_RATE, Options
-from policylang.model.types import (
-    Default,
-    Direction,
-    InvalidPolicy,
-    Rate,
-    Settings,
-    Verb,
-)
+from policylang.model.policy import Default, InvalidPolicy, Settings
+from policylang.model.types import Direction, Rate, Verb
 from policylang.syntax import tree
 
 UNSAID = {

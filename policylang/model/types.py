@@ -1,4 +1,4 @@
-"""The resolved policy; knows neither how it was written nor what it becomes.
+"""What a policy is made of, resolved; knows neither how it was written nor what it becomes.
 
 Everything a rule names is in the rule: zones, sets and services are resolved to their values,
 and the way a list was written (elements and exceptions, a block around a rule) is kept, so
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date
-from enum import Enum, StrEnum
+from enum import StrEnum
 
 from policylang.packets.values import Ranges
 from policylang.source import Span
@@ -169,7 +169,30 @@ class IpsecEnd:
     within: tuple[Zone, ...] = ()
 
 
-EndElement = AnyEnd | SelfEnd | ZoneEnd | AddressEnd | GroupEnd | DynamicEnd | SuffixEnd | IpsecEnd
+@dataclass(frozen=True, slots=True)
+class PublishedEnd:
+    """Another machine that another tool forwards a port of this host to, as containers do.
+
+    `ports` and `addresses` are those that the client dialled; None means any. With this end
+    the ports of what a rule speaks of are those dialled, too.
+    """
+
+    ports: Ranges | None = None
+    addresses: Ranges | None = None
+    within: tuple[Zone, ...] = ()
+
+
+EndElement = (
+    AnyEnd
+    | SelfEnd
+    | ZoneEnd
+    | AddressEnd
+    | GroupEnd
+    | DynamicEnd
+    | SuffixEnd
+    | IpsecEnd
+    | PublishedEnd
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,76 +380,3 @@ class PolicyRule:
     conditions: Conditions = Conditions()
     adds: tuple[AddTo, ...] = ()
     also_established: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Default:
-    """What decides where no rule does; `span` None where the policy says nothing."""
-
-    verb: Verb
-    answer: RejectWith | None = None
-    log: Log | None = None
-    name: str | None = None
-    span: Span | None = field(default=None, compare=False)
-    adds: tuple[AddTo, ...] = ()
-
-
-class Protection(StrEnum):
-    """What `protect` keeps out."""
-
-    SPOOFING = "spoofing"
-    BOGONS = "bogons"
-    BAD_FLAGS = "bad-flags"
-    SOURCE_ROUTING = "source-routing"
-    SYN_FLOOD = "syn-flood"
-
-
-@dataclass(frozen=True, slots=True)
-class Protect:
-    """Keep a kind of packet out that comes from `source`; `rate` is for floods alone."""
-
-    source: End
-    protection: Protection
-    rate: Rate | None
-    log: Log | None
-    name: str | None
-    adds: tuple[AddTo, ...]
-    span: Span = field(compare=False)
-
-
-class InvalidPolicy(Enum):
-    """What becomes of INVALID packets that arrive or are forwarded."""
-
-    DROP = "drop"
-    ACCEPT = "accept"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    essentials: bool = True
-    invalid: InvalidPolicy = InvalidPolicy.DROP
-    invalid_log: Log | None = None
-    has_counters: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """A whole policy for one firewall: the statements in the order in which they are read.
-
-    `bogons` are the sources that `protect … against bogons` keeps out; `set_names` are what the
-    policy calls the sets it declares, for readable output.
-    """
-
-    statements: tuple[PolicyRule | NativeRule, ...]
-    defaults: dict[Direction, Default]
-    settings: Settings
-    zones: tuple[Zone, ...]
-    set_names: tuple[tuple[Ranges, str], ...] = field(default=(), compare=False)
-    protections: tuple[Protect, ...] = ()
-    dynamic_sets: tuple[DynamicSet, ...] = ()
-    bogons: Ranges = field(default_factory=Ranges)
-
-    @property
-    def rules(self) -> tuple[PolicyRule, ...]:
-        """The rules, without the lines of targets' own languages."""
-        return tuple(s for s in self.statements if isinstance(s, PolicyRule))

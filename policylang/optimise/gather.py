@@ -13,6 +13,7 @@ from policylang.diagnostics import Report
 from policylang.ir.ruleset import Chain, Entry, Item, Lookup, Rule, Ruleset
 from policylang.ir.stages import Stage
 from policylang.optimise.order import MOST_CHECKS, is_plain, may_swap
+from policylang.optimise.reading import read
 from policylang.packets.cube import Cube
 from policylang.packets.fields import ADDRESS_FIELDS, Field
 from policylang.packets.values import V6_BASE, Range, Ranges, name_pattern
@@ -33,8 +34,12 @@ KEY_FIELDS = (
 
 
 def gather(ruleset: Ruleset, report: Report) -> Ruleset:
-    """The ruleset with lookups in place of runs, in the chains of FILTER."""
-    others = {base.chain for base in ruleset.bases if base.stage is not Stage.FILTER}
+    """The ruleset with lookups in place of runs, in the chains that FILTER alone reads.
+
+    The other stages have actions that no map can hold.
+    """
+    bases = [base.chain for base in ruleset.bases if base.stage is not Stage.FILTER]
+    others = read({chain.name: chain for chain in ruleset.chains}, bases)
     return replace(
         ruleset,
         chains=tuple(c if c.name in others else _gather_chain(c) for c in ruleset.chains),

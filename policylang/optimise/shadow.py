@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from policylang.diagnostics import Report
-from policylang.ir.actions import Action, Jump
 from policylang.ir.ruleset import Chain, Item, Rule, Ruleset
-from policylang.optimise.order import is_plain
+from policylang.optimise.order import changes, is_plain
+from policylang.optimise.reading import actions, read
 from policylang.packets.cube import EVERYTHING, Cube
 from policylang.packets.fields import Field
 
@@ -21,27 +20,8 @@ def shadow(ruleset: Ruleset, report: Report) -> Ruleset:
     Chains that only such rules jumped to go with them.
     """
     chains = {chain.name: _without_shadowed(chain) for chain in ruleset.chains}
-    read = _read(chains, [base.chain for base in ruleset.bases])
-    return replace(ruleset, chains=tuple(chains[name] for name in chains if name in read))
-
-
-def _read(chains: dict[str, Chain], names: list[str]) -> set[str]:
-    """The chains that packets get to which enter those of these names."""
-    read: set[str] = set()
-    while names:
-        name = names.pop()
-        if name not in read:
-            read.add(name)
-            names += (action.chain for action in _actions(chains[name]) if isinstance(action, Jump))
-    return read
-
-
-def _actions(chain: Chain) -> Iterator[Action]:
-    for item in chain.items:
-        if isinstance(item, Rule):
-            yield item.action
-        else:
-            yield from (entry.action for entry in item.entries)
+    kept = read(chains, [base.chain for base in ruleset.bases])
+    return replace(ruleset, chains=tuple(chains[name] for name in chains if name in kept))
 
 
 def _without_shadowed(chain: Chain) -> Chain:
@@ -57,6 +37,10 @@ def _without_shadowed(chain: Chain) -> Chain:
         ):
             continue
         kept.append(item)
+        for field in {f for action in actions(item) for f in changes(action)}:
+            # What was decided by such a field was decided by another value of it.
+            for fields in [fields for fields in deciding if field in fields]:
+                del deciding[fields]
         if is_plain(item) and isinstance(item, Rule):
             if cube == EVERYTHING:
                 break

@@ -19,6 +19,7 @@ Packet = Mapping[Field, int]
 FAMILY_BOUND = (
     Field.SADDR,
     Field.DADDR,
+    Field.ORIG_DADDR,
     Field.HOP_LIMIT,
     Field.ICMP_TYPE,
     Field.ICMPV6_TYPE,

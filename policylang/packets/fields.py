@@ -51,6 +51,11 @@ class Field(IntEnum):
     ANSWER = 23
     # 1 for what goes to a port from which a question came in lately (`RememberAsker`).
     TO_ASKER = 24
+    DNATED = 25  # 1 where the destination was translated, else 0
+    ORIG_DADDR = 26  # the address that the client dialled, of the packet's own family
+    ORIG_DPORT = 27  # the port that the client dialled; the protocol is the packet's own
+    IPSEC_OUT = 28  # 1 for what leaves inside IPsec, else 0
+    EXPECTED = 29  # 1 for every packet of a connection that a helper predicted, else 0
 
     # Whether an address passes the test of that number in `ir.ruleset.Ruleset.address_tests`
     # (1) or not (0): membership of sets that are filled at run time, and host suffixes. What
@@ -136,12 +141,17 @@ UNIVERSE: dict[Field, Ranges] = {
     Field.SOURCE_ROUTED: BOOLEAN,
     Field.ANSWER: BOOLEAN,
     Field.TO_ASKER: BOOLEAN,
+    Field.DNATED: BOOLEAN,
+    Field.ORIG_DADDR: ADDRESSES,
+    Field.ORIG_DPORT: PORTS,
+    Field.IPSEC_OUT: BOOLEAN,
+    Field.EXPECTED: BOOLEAN,
     **dict.fromkeys((*SADDR_TESTS, *DADDR_TESTS), BOOLEAN),
 }
 
 FAMILY_ADDRESSES: dict[int, Ranges] = {4: V4_ADDRESSES, 6: V6_ADDRESSES}
-ADDRESS_FIELDS = (Field.SADDR, Field.DADDR)
-PORT_FIELDS = (Field.SPORT, Field.DPORT)
+ADDRESS_FIELDS = (Field.SADDR, Field.DADDR, Field.ORIG_DADDR)
+PORT_FIELDS = (Field.SPORT, Field.DPORT, Field.ORIG_DPORT)
 
 # A match on the left field makes sense only where the right one has these values.
 REQUIRES: tuple[tuple[Field, Field, Ranges], ...] = (
@@ -152,6 +162,7 @@ REQUIRES: tuple[tuple[Field, Field, Ranges], ...] = (
     (Field.ICMPV6_TYPE, Field.L4PROTO, Ranges.of(ICMPV6)),
     (Field.SPORT, Field.L4PROTO, Ranges.of(TCP, UDP, DCCP, SCTP)),
     (Field.DPORT, Field.L4PROTO, Ranges.of(TCP, UDP, DCCP, SCTP)),
+    (Field.ORIG_DPORT, Field.L4PROTO, Ranges.of(TCP, UDP, DCCP, SCTP)),
     (Field.TCP_FLAGS, Field.L4PROTO, Ranges.of(TCP)),
 )
 

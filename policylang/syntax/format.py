@@ -7,8 +7,9 @@ What the canonical way is:
   or of a block.
 - A block stays on its statement's line if it has no line end and fits; two blanks stand between
   its items. Otherwise it is an item a line, two columns further in.
-- What is longer than `WIDTH` is broken before a place, a condition or an option, and within a
-  list behind commas. What goes on stands four columns further in.
+- What is longer than `WIDTH` is broken before a place, a condition, an option or what a
+  translation says beside these, and within a list behind commas. What goes on stands four
+  columns further in.
 - A statement keeps the line ends that its author gave it if a comment stands in it, or if its
   list begins on a line of its own behind `=`.
 - Neighbours that declare the same sort of thing (`ALIGNED`) have their `=` or `{` in one column,
@@ -55,11 +56,17 @@ _CLAUSES = frozenset(
         *("inbound", "outbound", "from", "to", "except", "with", "at", "as", "on", "against"),
         *("limit", "max", "over", "user", "group", "cgroup", "mac", "source", "during", "until"),
         *("mark", "dscp", "size", "ipv4", "ipv6", "log", "add", "name", "also", "answers"),
-        "hairpin",
+        *("by", "port", "random", "persistent", "hairpin", "bypass"),
     }
 )
 _CONTINUED = frozenset({",", "per", "add", "protocol", "answers", "as"})  # never broken behind
-_PAIRS = frozenset({("limit", "over"), ("source", "to"), ("destination", "to")})  # one clause
+# One clause, `by source` and `source port` among them.
+_PAIRS = frozenset(
+    {
+        *(("limit", "over"), ("source", "to"), ("destination", "to")),
+        *(("by", "source"), ("source", "port")),
+    }
+)
 _OF_LOG = frozenset({"group", "limit"})
 
 

@@ -18,6 +18,7 @@ from policylang.syntax.tokens import (
     JOINTS,
     JUNK,
     LATER_STATEMENTS,
+    MASKED,
     NAME,
     NUMBER,
     PARAMETER,
@@ -27,6 +28,7 @@ from policylang.syntax.tokens import (
     WORDS,
     Token,
 )
+from policylang.syntax.treatment_slips import start_slip, treatment_slip
 from policylang.syntax.wording import (
     close_word,
     element_words,
@@ -75,6 +77,7 @@ class Mender:
             outcome = self._read(shape_of(tokens))
             if isinstance(outcome, Template):
                 return Reading(outcome if is_known else None, tokens, rest)
+            outcome = self._of_condition(tokens, outcome)
             at = outcome.at
             found = tokens[min(at, len(tokens) - 1)]
             if 0 < at < len(tokens) and self._starts_another(found):
@@ -93,12 +96,27 @@ class Mender:
             tokens = mended
         return Reading(None, tokens, rest)
 
+    def _of_condition(self, tokens: list[Token], outcome: Failure) -> Failure:
+        """Where the value of a condition `mark` is missing; it is no statement of that name."""
+        for at, token in enumerate(tokens[1 : outcome.at], 1):
+            if token.kind != "mark" or outcome.at == at + 1 or self._is_mark(tokens[at + 1]):
+                continue
+            if self.can_read(tokens[:at]):
+                return Failure(at + 1, frozenset({"MASKED", "NUMBER"}))
+        return outcome
+
+    def _is_mark(self, token: Token) -> bool:
+        """Whether a token can be the value of the condition `mark`."""
+        return token.kind in (NUMBER, MASKED, PARAMETER)
+
     def is_misspelt_start(self, token: Token) -> bool:
         """Whether a token is likely meant to start a statement."""
-        if token.kind not in (NAME, "accept", "drop"):  # words of settings, and of other languages
+        if token.kind not in (NAME, "accept", "drop", "nat"):  # words of other languages, too
             return False
         if not self.starts_line(token) or not self._suspects_left:
             return False
+        if start_slip(token.text) is not None:
+            return True
         self._suspects_left -= 1
         return close_word(token.text, STATEMENTS | LATER_STATEMENTS) is not None
 
@@ -171,6 +189,10 @@ class Mender:
         mended = self._out_of_order(tokens, at, expected) or self._phrase(tokens, at, expected)
         if mended is not None:
             return mended
+        help = None if found.kind == JUNK else treatment_slip(tokens, at, expected)
+        if help is not None:
+            self.complain("syntax", self._expected(tokens, at, expected), found, help=help)
+            return self._prefix(tokens, at)
         if found.kind in RESERVED and "WORD" in expected:
             mended = self._reserved_word(tokens, at, expected)
         elif found.kind == JUNK:
@@ -209,11 +231,16 @@ class Mender:
 
     def _valueless(self, tokens: list[Token], at: int) -> list[Token] | None:
         """Read a `$name` that has no value, which was told, as whatever can stand there."""
+        best, best_at = None, at
         for kind in _STAND_INS:
             mended = [*tokens[:at], tokens[at]._replace(kind=kind), *tokens[at + 1 :]]
-            if self._reads_past(mended, at):
+            outcome = self._read(shape_of(mended))
+            if isinstance(outcome, Template):
                 return mended
-        return None
+            outcome = self._of_condition(mended, outcome)
+            if outcome.at > best_at:
+                best, best_at = mended, outcome.at
+        return best
 
     def _reserved_word(
         self, tokens: list[Token], at: int, expected: frozenset[str]

@@ -21,6 +21,8 @@ def named_services(statements: Iterable[tree.Statement]) -> Iterator[str]:
                 yield from _names(what)
             case tree.ServiceGroup(members=members):
                 yield from _names(members)
+            case _ if isinstance(statement, tree.TreatmentNode):
+                yield from _names(_what(statement))
             case _:
                 pass
 
@@ -52,6 +54,8 @@ def named_sets(statements: Iterable[tree.Statement]) -> Iterator[str]:
             case tree.ProtectNode(source=source):
                 yield PROTECTED_AGAINST
                 yield from _sets_of_end(source)
+            case _ if isinstance(statement, tree.TreatmentNode):
+                yield from _sets_of_treatment(statement)
             case _:
                 pass
 
@@ -67,15 +71,57 @@ def _flat(statements: Iterable[tree.Statement]) -> Iterator[tree.Statement]:
             stack.extend(reversed(statement.statements))
 
 
+def _what(node: tree.TreatmentNode) -> tuple[tree.WhatElement, ...]:
+    """What a statement speaks of; nothing where it is about everything."""
+    match node:
+        case tree.NetmapNode() | tree.ClampNode() | tree.OffloadNode():
+            return ()
+        case _:
+            return node.what
+
+
+def _sets_of_treatment(node: tree.TreatmentNode) -> Iterator[str]:
+    yield from _sets_of_what(_what(node))
+    yield from _sets_of_conditions(node.conditions)
+    match node:
+        case tree.DnatNode(source=source, at=at, targets=targets):
+            yield from _names(targets)
+            for end in (source, at):
+                if end is not None:
+                    yield from _sets_of_end(end)
+        case tree.TproxyNode(source=source, destination=destination):
+            for end in (source, destination):
+                if end is not None:
+                    yield from _sets_of_end(end)
+        case tree.SnatNode(place=place, addresses=addresses):
+            yield from _names(addresses)
+            yield from _sets_of_place(place)
+        case tree.NetmapNode():
+            pass
+        case _:
+            yield from _sets_of_place(node.place)
+
+
 def _sets_of_rule(rule: tree.RuleNode) -> Iterator[str]:
-    for element in rule.what:
+    yield from _sets_of_what(rule.what)
+    if rule.place is not None:
+        yield from _sets_of_place(rule.place)
+    yield from _sets_of_conditions(rule.conditions)
+    for option in rule.options:
+        if isinstance(option, tree.AddOption):
+            yield option.set.text
+
+
+def _sets_of_what(what: tuple[tree.WhatElement, ...]) -> Iterator[str]:
+    for element in what:
         if isinstance(element, tree.Name):
             yield element.text
         elif isinstance(element, tree.PortsWhat) and isinstance(element.element, tree.Name):
             yield element.element.text
-    if rule.place is not None:
-        yield from _sets_of_place(rule.place)
-    for condition in rule.conditions:
+
+
+def _sets_of_conditions(conditions: tuple[tree.Condition, ...]) -> Iterator[str]:
+    for condition in conditions:
         match condition:
             case tree.MacCondition(addresses=elements):
                 yield from _names(elements)
@@ -83,9 +129,6 @@ def _sets_of_rule(rule: tree.RuleNode) -> Iterator[str]:
                 yield from _names((*elements, *exceptions))
             case _:
                 pass
-    for option in rule.options:
-        if isinstance(option, tree.AddOption):
-            yield option.set.text
 
 
 def _sets_of_place(place: tree.Place) -> Iterator[str]:
@@ -95,7 +138,14 @@ def _sets_of_place(place: tree.Place) -> Iterator[str]:
 
 
 def _sets_of_end(end: tree.EndListNode) -> Iterator[str]:
-    yield from _names(item.element for item in (*end.elements, *end.exceptions))
+    for item in (*end.elements, *end.exceptions):
+        match item.element:
+            case tree.Name(text=text):
+                yield text
+            case tree.PublishedNode(addresses=addresses):
+                yield from _names(addresses)
+            case _:
+                pass
 
 
 def _names(elements: Iterable[object]) -> Iterator[str]:

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from policylang.source import SourceFile
 from policylang.syntax.statements import MOST_BLOCKS
-from policylang.syntax.tokens import STATEMENTS, VERBS, Token
+from policylang.syntax.tokens import LATER_STATEMENTS, STATEMENTS, VERBS, Token
 
 # What a statement starts with, in every version of the language.
-_STARTS = STATEMENTS | {
-    *("masquerade", "snat", "dnat", "redirect", "netmap", "clamp", "mark", "untracked"),
-    *("offload", "protect", "param", "host", "test", "expect", "native"),
-}
+_STARTS = STATEMENTS | LATER_STATEMENTS
 # What the items of a block start with, by the first word of its statement. All other blocks hold
 # statements.
 _ITEMS = {
@@ -40,7 +38,6 @@ _BARE_ITEMS = frozenset({"gateway", "faults"})  # of a single word
 _PROVED = frozenset({"expect", "some"})  # in front of the rule that a test proves
 _UNFINISHED = frozenset({",", "=", "except"})  # behind these nothing starts
 
-_MARKED = re.compile(r"[0-9$]")  # how the value of the condition `mark` begins
 _IN_GAP = re.compile(r"#[^\n]*|\n")
 _END = ""
 
@@ -224,8 +221,19 @@ class _Reader:
             return False
         if text == "redirect" and last in ("icmp", "icmpv6"):
             return False  # a type of ICMP
-        is_condition = text == "mark" and _MARKED.match(self._words[self._at + 1].text)
-        return not is_condition
+        return text != "mark" or not self._is_condition()
+
+    def _is_condition(self) -> bool:
+        """Whether the `mark` that is next is a condition; the statement has an `as`."""
+        value = self._words[self._at + 1].text
+        if not value.startswith("$"):
+            return value[:1].isdigit()
+        for word in islice(self._words, self._at + 2, None):
+            if word.text == "as":
+                return False
+            if word.text in _STARTS or word.text in ("{", "}", _END):
+                break
+        return True
 
     def _names_hosts(self) -> bool:
         """Whether `on` is followed by names and a block."""

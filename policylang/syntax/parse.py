@@ -39,6 +39,7 @@ from policylang.syntax.tokens import read_tokens
 # Grammar rules that are a class of the tree under another name.
 ROLES: dict[str, type[tree.Node]] = {
     "AllKeyword": tree.Keyword,
+    "AnswersKeyword": tree.Keyword,
     "EndKeyword": tree.Keyword,
     "FamilyKeyword": tree.Keyword,
     "NoneKeyword": tree.Keyword,

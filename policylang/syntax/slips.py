@@ -19,6 +19,7 @@ from policylang.syntax.tokens import (
     WINDOW,
     Token,
 )
+from policylang.syntax.treatment_slips import form, treatment_unfinished
 from policylang.syntax.wording import quoted
 
 _PLACES = frozenset({"inbound", "outbound", "from", "to"})
@@ -36,6 +37,7 @@ _ANSWERS = re.compile(r"tcp-reset|[a-z]+-(unreachable|prohibited)")
 _UNITS = (("second", "s"), ("minute", "m"), ("hour", "h"), ("day", "d"), ("week", "w"))
 _RATE = re.compile(r"([0-9]+)/([A-Za-z]+)")
 _TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}|[0-9]{1,2}([ap]m)?-[0-9]{1,2}[ap]m")
+_COLON_RANGE = re.compile(r"[0-9]{1,5}:[0-9]{1,5}")
 _DATE = re.compile(r"[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}")
 _DURATION = re.compile(r"([0-9]+)([A-Za-z]+)")
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(-[0-9A-Fa-f]{2}){5}")
@@ -146,7 +148,7 @@ def _by_expected(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> 
         return "a default takes no conditions: write a rule, `deny all inbound limit …`"
     if "file" in expected and found.kind == "dynamic":
         return "a set is either dynamic or written out: `set banned = dynamic`"
-    return None
+    return None if "EOF" in expected else form(first.kind)
 
 
 def unfinished(tokens: Sequence[Token]) -> str | None:
@@ -157,7 +159,7 @@ def unfinished(tokens: Sequence[Token]) -> str | None:
         return f"a chain stands before the line: `native nft input {last.text}`"
     if before in ("max", "over") and last.kind == NUMBER:
         return f"did you mean `{before} {last.text} connections`?"
-    return None
+    return treatment_unfinished(tokens)
 
 
 # --- what stands nowhere --------------------------------------------------------------------
@@ -173,6 +175,8 @@ def junk_words(token: Token, before: Token | None = None) -> tuple[str, str | No
         return "a `-` that stands alone", "write a range without blanks: `1024-65535`"
     if text[0] == "/" and before is not None:
         return f"{shown} stands alone", "a `/` has no blanks around it: `192.0.2.0/24`, `4/minute`"
+    if text in ("[", "]"):
+        return f"{shown} means nothing here", "addresses stand without brackets, and ports apart"
     if text in ("<", ">"):
         return f"{shown} means nothing here", "numbers are compared by ranges: `size 0-100`"
     if text.isspace():
@@ -217,6 +221,8 @@ def _near_a_value(text: str) -> tuple[str, str | None] | None:
         return f"{shown} has no prefix length", "it is a number: `per source/24`"
     if "/" in text and text[:2] in ("0x", "0X"):
         return f"{shown} is not a mark with its mask", "both are numbers: `mark 0x10/0xff`"
+    if _COLON_RANGE.fullmatch(text):
+        return f"{shown} is not a range", f"did you mean `{text.replace(':', '-')}`?"
     if text[-1] == "-" and text[:-1].isalnum():
         return f"{shown} is half a range", "write both ends without blanks: `1024-65535`"
     return None

@@ -29,16 +29,18 @@ from policylang.syntax.tokens import (
     PARAMETER,
     STATEMENTS,
     STRING,
+    TREATMENTS,
     VERBS,
     WORDS,
     Token,
 )
+from policylang.syntax.treatment_slips import start_slip
 from policylang.syntax.wording import close_word, quoted
 
 MOST_BLOCKS = 50  # one inside the other
 
 _BLOCKS = frozenset({"traffic", "rules"})
-_IN_BLOCKS = VERBS | (LATER_STATEMENTS - {"host", "test"}) | {"use", "traffic"}
+_IN_BLOCKS = VERBS | {"use", "traffic", "expect"}
 _DECLARERS = frozenset({"zone", "set", "service", "rules", "host", "param"})
 
 _Inner = tree.RuleNode | tree.UseNode | tree.TrafficBlock
@@ -47,6 +49,7 @@ _Inner = tree.RuleNode | tree.UseNode | tree.TrafficBlock
 _DEMANDING = (
     VERBS
     | _DECLARERS
+    | (TREATMENTS - {"redirect"})  # a type of ICMP is whole
     | frozenset({"from", "to", "in", "except", "with", "use", ",", "=", "interface", "network"})
     | frozenset(
         {"tcp", "udp", "sctp", "dccp", "icmp", "icmpv6", "protocol", "expect", "param", "native"}
@@ -126,6 +129,8 @@ class Statements:
         before = self._tokens[at - 1]
         if before.kind == "default" and kind in VERBS:
             return False
+        if kind == "set" and self._tokens[at + 1].kind in (NUMBER, MASKED):
+            return self._mender.starts_line(self._tokens[at])  # `mark … set 0x10`
         if kind == "redirect" and before.kind in ("icmp", "icmpv6", ","):
             return False  # a type of ICMP
         if kind == "mark" and self._is_mark_condition(at):
@@ -136,9 +141,10 @@ class Statements:
 
     def _is_mark_condition(self, at: int) -> bool:
         """Whether `mark` is a condition; the statement says `as` before the next one starts."""
-        if self._tokens[at + 1].kind in (NUMBER, MASKED, PARAMETER, JUNK):
+        value = self._tokens[at + 1].kind
+        if value in (NUMBER, MASKED):
             return True
-        if self._mender.starts_line(self._tokens[at]):
+        if value not in (PARAMETER, JUNK) and self._mender.starts_line(self._tokens[at]):
             return False
         for token in islice(self._tokens, at + 1, None):
             if token.text == "as":
@@ -327,7 +333,10 @@ class Statements:
         """Tell of something that stands where a statement should start."""
         self._is_skipping = True
         word = token.kind in WORDS or token.kind == NAME
-        meant = close_word(token.text, STATEMENTS | LATER_STATEMENTS) if word else None
+        several = start_slip(token.text) if word else None
+        meant = None
+        if word and several is None:
+            meant = close_word(token.text, STATEMENTS | LATER_STATEMENTS)
         if token.kind == JUNK:
             self._mender.junk(token)
         elif word:
@@ -335,7 +344,7 @@ class Statements:
                 "syntax",
                 f"no statement starts with {quoted(token.text)}",
                 token,
-                help=f"did you mean `{meant}`?" if meant else None,
+                help=f"did you mean `{meant}`?" if meant else several,
             )
         else:
             self._mender.complain(

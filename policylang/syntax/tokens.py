@@ -33,17 +33,23 @@ PREFIXES = {f"{side}-prefix": side for side in ("source", "destination")}  # `so
 
 VERBS = frozenset({"allow", "deny", "reject"})
 
-# What a statement starts with.
-STATEMENTS = VERBS | {
-    *("include", "zone", "set", "service", "traffic", "rules", "use", "default", "settings"),
-    *("protect", "native", "param", "helper"),
-}
-LATER_STATEMENTS = frozenset(
+# Those that translate packets or treat them otherwise.
+TREATMENTS = frozenset(
     {
-        *("masquerade", "snat", "dnat", "redirect", "netmap", "clamp", "mark", "untracked"),
-        *("offload", "host", "test", "expect"),
+        *("masquerade", "snat", "dnat", "redirect", "tproxy", "netmap", "clamp", "mark"),
+        *("untracked", "offload", "queue"),
     }
 )
+# What a statement starts with.
+STATEMENTS = (
+    VERBS
+    | TREATMENTS
+    | {
+        *("include", "zone", "set", "service", "traffic", "rules", "use", "default", "settings"),
+        *("protect", "native", "param", "helper"),
+    }
+)
+LATER_STATEMENTS = frozenset({"host", "test", "expect"})
 CONDITIONS = frozenset(
     {
         *("limit", "max", "over", "user", "group", "cgroup", "mac", "source", "during", "until"),
@@ -65,7 +71,7 @@ RESERVED = (
     | CONDITIONS
     | OPTIONS
     | JOINTS
-    | {"any", "self", "broadcast", "multicast", "all", "port"}
+    | {"any", "self", "broadcast", "multicast", "published", "all", "port"}
     | {"tcp", "udp", "sctp", "dccp", "icmp", "icmpv6", "protocol"}
     | {"interface", "network", "file", "dynamic"}
     | {"essentials", "invalid", "on-reload", "log-limit", "counters"}
@@ -75,10 +81,11 @@ RESERVED = (
 # other firewalls, `data` a likely zone.
 UNRESERVED = frozenset(
     {
-        *("level", "none", "burst", "on", "off", "drop", "accept", "data", "warn", "time"),
+        *("level", "none", "burst", "off", "drop", "accept", "data", "warn", "time"),
         *("answers", "assign", "match", "family", "modules", "nat", "faults"),
         *("timeout", "column", "connections", "per", "destination", "for", "established", "ipsec"),
-        *("against", "keep", "cut", "utc", "local"),
+        *("against", "keep", "cut", "utc", "local", "at", "as", "by", "on", "mss", "random"),
+        *("persistent", "hairpin", "bypass"),
     }
 )
 

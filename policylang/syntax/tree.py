@@ -163,6 +163,69 @@ from policylang.syntax.leaves import (
 from policylang.syntax.leaves import (
     TimeWindow as TimeWindow,
 )
+from policylang.syntax.rule_nodes import (
+    EndItem as EndItem,
+)
+from policylang.syntax.rule_nodes import (
+    EndListNode as EndListNode,
+)
+from policylang.syntax.rule_nodes import (
+    ExceptMark as ExceptMark,
+)
+from policylang.syntax.rule_nodes import (
+    IcmpWhat as IcmpWhat,
+)
+from policylang.syntax.rule_nodes import (
+    Place as Place,
+)
+from policylang.syntax.rule_nodes import (
+    PortsWhat as PortsWhat,
+)
+from policylang.syntax.rule_nodes import (
+    ProtocolWhat as ProtocolWhat,
+)
+from policylang.syntax.rule_nodes import (
+    PublishedNode as PublishedNode,
+)
+from policylang.syntax.rule_nodes import (
+    WhatElement as WhatElement,
+)
+from policylang.syntax.treatment_nodes import (
+    ClampNode as ClampNode,
+)
+from policylang.syntax.treatment_nodes import (
+    DnatNode as DnatNode,
+)
+from policylang.syntax.treatment_nodes import (
+    MarkNode as MarkNode,
+)
+from policylang.syntax.treatment_nodes import (
+    MasqueradeNode as MasqueradeNode,
+)
+from policylang.syntax.treatment_nodes import (
+    NetmapNode as NetmapNode,
+)
+from policylang.syntax.treatment_nodes import (
+    OffloadNode as OffloadNode,
+)
+from policylang.syntax.treatment_nodes import (
+    QueueNode as QueueNode,
+)
+from policylang.syntax.treatment_nodes import (
+    RedirectNode as RedirectNode,
+)
+from policylang.syntax.treatment_nodes import (
+    SnatNode as SnatNode,
+)
+from policylang.syntax.treatment_nodes import (
+    TproxyNode as TproxyNode,
+)
+from policylang.syntax.treatment_nodes import (
+    TreatmentNode as TreatmentNode,
+)
+from policylang.syntax.treatment_nodes import (
+    UntrackedNode as UntrackedNode,
+)
 
 # --- declarations ---------------------------------------------------------------------------
 
@@ -228,7 +291,7 @@ class SetDecl(Node):
     exceptions: tuple[SetElement, ...]
 
 
-# --- services and what a rule speaks of -----------------------------------------------------
+# --- services and rules --------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,68 +359,6 @@ class ServiceGroup(Node):
 
     name: Name
     members: tuple[Name, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PortsWhat(Node):
-    """`tcp` with the first element of its list; what continues it stands after it in `What`."""
-
-    protocol: str
-    element: Number | NumberRange | Name
-
-
-@dataclass(frozen=True, slots=True)
-class IcmpWhat(Node):
-    """`icmp TYPE` with the first type of its list."""
-
-    protocol: str
-    type: Number | Name
-
-
-@dataclass(frozen=True, slots=True)
-class ProtocolWhat(Node):
-    """`protocol X` with the first of its list."""
-
-    protocol: Number | Name
-
-
-# A flat list, as written between commas. A Number or NumberRange continues the list before it;
-# a Name continues a port list where it is a set of ports, and starts a new WHAT otherwise.
-# An `Except` stands where the word `except` stood (it is followed by the first exception).
-@dataclass(frozen=True, slots=True)
-class ExceptMark(Node):
-    """The word `except` in a WHAT list; the elements after it are taken away."""
-
-
-WhatElement = (
-    PortsWhat | IcmpWhat | ProtocolWhat | Number | NumberRange | Name | Keyword | ExceptMark
-)
-
-
-# --- rules ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class EndItem(Node):
-    """One element of an end; `zones` are those named by `in`."""
-
-    element: Name | Address | Keyword  # keywords: any, self, broadcast, multicast
-    zones: tuple[Name, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class EndListNode(Node):
-    elements: tuple[EndItem, ...]
-    exceptions: tuple[EndItem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Place(Node):
-    """`inbound`, `outbound` or neither (direction None), with `from` and `to` where said."""
-
-    direction: str | None
-    source: EndListNode | None
-    destination: EndListNode | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -447,6 +448,7 @@ Statement = (
     | SettingsNode
     | ProtectNode
     | NativeNode
+    | TreatmentNode
     | ParamDecl
     | HelperDecl
 )

@@ -24,6 +24,12 @@ _TERMINALS: dict[str, tuple[str, ...]] = {
     "EXCEPT": ("except",),
     "KEEP_CUT": ("keep", "cut"),
     "UTC_LOCAL": ("utc", "local"),
+    "RANDOM": ("random",),
+    "PERSISTENT": ("persistent",),
+    "HAIRPIN": ("hairpin",),
+    "BY_SOURCE": ("source",),
+    "ANSWERS": ("answers",),
+    "BYPASS": ("bypass",),
 }
 _FREE = {
     "QUOTED": "a text in quotes",
@@ -90,6 +96,8 @@ _ELEMENTS = {
     "add": "a dynamic set",
     "against": "a protection",
     "native": "a target",
+    **dict.fromkeys(("as", "at"), "an address or a set"),
+    "on": "a zone",
     "param": "a value",
 }
 _ELEMENT_TERMINALS = frozenset(
@@ -117,6 +125,17 @@ _OTHER_LANGUAGES = {
     "allow": "accept",
     "variable": "param",
     "define": "param",
+    **dict.fromkeys(("masq", "masquerading"), "masquerade"),
+    **dict.fromkeys(("source-nat", "src-nat"), "snat"),
+    **dict.fromkeys(("port-forward", "portforward", "forward-port", "forwardport"), "dnat"),
+    **dict.fromkeys(("dest-nat", "dst-nat", "destination-nat", "rdr"), "dnat"),
+    **dict.fromkeys(("one-to-one", "binat", "nat1to1"), "netmap"),
+    **dict.fromkeys(("connmark", "fwmark", "set-mark", "classify"), "mark"),
+    **dict.fromkeys(("clamp-mss", "tcpmss", "mss", "mssclamp"), "clamp"),
+    **dict.fromkeys(("notrack", "untrack"), "untracked"),
+    **dict.fromkeys(("flowtable", "fasttrack", "flowoffload"), "offload"),
+    **dict.fromkeys(("nfqueue", "nfq"), "queue"),
+    **dict.fromkeys(("restore", "replies", "reply", "restore-mark"), "answers"),
 }
 
 _LONGEST = 40  # characters of the user's text in a message
@@ -144,9 +163,8 @@ def expected_words(expected: frozenset[str], before: Sequence[Token]) -> str:
         if "ALL" in left:
             left -= {"ALL", "PORTS_PROTOCOL", "ICMP_PROTOCOL", "protocol"}
         left -= {"file"}
-    may_end = "EOF" in left
-    if may_end:
-        left -= STATEMENTS | {"EOF", "VERB"}
+        if "END_WORD" in expected:
+            left -= {"published"}
     if "," in left:
         phrases.append("`,`")
         left.remove(",")
@@ -154,6 +172,9 @@ def expected_words(expected: frozenset[str], before: Sequence[Token]) -> str:
         if terminals <= left:
             phrases.append(phrase)
             left -= terminals
+    may_end = "EOF" in left
+    if may_end:
+        left -= STATEMENTS | {"EOF", "VERB"}
     for terminal in sorted(left):
         if terminal in _FREE:
             phrases.append(_FREE[terminal])
@@ -176,6 +197,8 @@ def element_words(expected: frozenset[str], before: Sequence[Token]) -> str:
         return "a name"
     if len(before) > 1 and before[-2].kind == "native":
         return "a chain"
+    if before and before[0].kind == "dnat" and before[-1].kind in ("to", ","):
+        return "an address or a set"
     for token in reversed(before):
         if token.kind in _ELEMENTS:
             return _ELEMENTS[token.kind]

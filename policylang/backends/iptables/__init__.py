@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from policylang.backends.base import Artifact, Line
+from policylang.backends.iptables.arrived import with_foreign_sources
 from policylang.backends.iptables.chains import TableWriter
 from policylang.backends.iptables.leaving import without_nested_leave
 from policylang.backends.iptables.names import ChainNames
@@ -47,7 +48,7 @@ class IptablesBackend:
             kept_lines = [ipset.line for ipset in sets.kept]
             bodies = [ipset.body for ipset in sets.all]
             files.append(render("iptables/sets.j2", SETS, {"kept": kept_lines, "sets": bodies}))
-        return Artifact(self.name, tuple(files))
+        return Artifact(self.name, tuple(files), ruleset.needs)
 
 
 def _declare(kept: DynamicSet, sets: IpSets, report: Report) -> None:
@@ -76,7 +77,9 @@ def _table(
     entries: dict[str, str] = {}
     for base in bases:
         entries.setdefault(base.chain, PLACES[base.stage, base.path].ours)
-        if base.stage is Stage.ASSIGN_HELPER:
+        if base.stage is Stage.SRCNAT:
+            chains |= with_foreign_sources(base.chain, chains)
+        if base.stage is not Stage.FILTER:
             items = tuple(without_nested_leave(chains[base.chain], chains))
             chains[base.chain] = Chain(base.chain, items)
     names = ChainNames(entries, chains)

@@ -8,7 +8,7 @@ is not meant returns from it, and its last line acts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 from policylang.backends.base import Line, comment_text
@@ -26,11 +26,18 @@ from policylang.backends.iptables.targets import (
     set_targets,
     target,
 )
-from policylang.backends.iptables.transport import protocol_match
+from policylang.backends.iptables.translations import (
+    Goal,
+    is_of_family,
+    is_one_target,
+    protocols_to_name,
+    translated,
+)
 from policylang.diagnostics import Report
 from policylang.ir.actions import (
     AddToSet,
     AssignHelper,
+    ClampMss,
     ConnectionsGuard,
     Jump,
     Leave,
@@ -38,18 +45,22 @@ from policylang.ir.actions import (
     RateGuard,
     RememberAsker,
     RememberQuestion,
+    Translation,
+    TransparentProxy,
     is_terminal,
 )
 from policylang.ir.origin import Origin, describe
 from policylang.ir.ruleset import Item, Rule
 from policylang.packets.cube import Cube
-from policylang.packets.fields import UDP, Field
+from policylang.packets.fields import TCP_SYN, UDP, Field, with_flags
 from policylang.packets.values import Ranges
 
 LINES_MOST = 16  # so many lines for a rule of several lists, before it becomes a chain
 COMMENT_BYTES = 120
 
 UDP_ALONE = Cube.of({Field.L4PROTO: Ranges.of(UDP)})
+SYN_ALONE = Cube.of({Field.TCP_FLAGS: with_flags(TCP_SYN, TCP_SYN)})
+REPEATED_MOST = 2  # for so many protocols a whole rule is written, before it becomes a chain
 
 Chosen = Mapping[int, str]
 Sieves = list[tuple[int, Sieve]]
@@ -141,6 +152,18 @@ class TableWriter:
         cube, action = leaf.cube, leaf.action
         if isinstance(action, (RememberQuestion, RememberAsker)):
             cube = cube & UDP_ALONE
+        elif isinstance(action, ClampMss):
+            cube = cube & SYN_ALONE
+        elif isinstance(action, TransparentProxy):
+            cube = cube & Cube.of({Field.L4PROTO: Ranges.of(action.protocol)})
+        elif isinstance(action, Translation):
+            if not is_of_family(action, self.family):
+                return here
+            parts = _by_protocol(leaf, action)
+            if len(parts) > 1:
+                for part in parts:
+                    self._leaf(here, part, in_group=in_group)
+                return here
         matches = spell(cube, self.family, self.sets, leaf.origins)
         if matches is None:
             return here
@@ -157,7 +180,7 @@ class TableWriter:
                 matches[place] = sieve
             elif not sieve.otherwise:
                 return here
-        goal = self._target(leaf, comes_back=not in_group)
+        goal = self._target(here, leaf, comes_back=not in_group)
         ends = not isinstance(action, Call) and is_terminal(action)
         expanded, sieves = _expanded(matches, may_repeat=ends)
         if not sieves and (len(expanded) == 1 or not guards):
@@ -211,7 +234,9 @@ class TableWriter:
         )
         return Sieve.any_of([f"-m set --match-set {name} {pairs.flags}"])
 
-    def _target(self, leaf: Leaf, *, comes_back: bool) -> Target:
+    def _target(self, here: str, leaf: Leaf, *, comes_back: bool) -> Target:
+        if isinstance(leaf.action, Translation):
+            return self._goal(here, translated(leaf.action, leaf.cube), leaf.origins)
         match leaf.action:
             case Jump(chain):
                 self.called[chain] = None
@@ -227,6 +252,17 @@ class TableWriter:
                 raise AssertionError("a line of the user's own has no matches")
             case action:
                 return target(action, self.family)
+
+    def _goal(self, here: str, goal: Goal, origins: tuple[Origin, ...]) -> Target:
+        """The goal itself, or the way to a chain that chooses among several."""
+        if isinstance(goal, Target):
+            return goal
+        inner = self._new_chain(here)
+        for choice in goal:
+            step = self._goal(inner, choice.goal, origins)
+            matched: Chosen = {Slot.GUARDS: choice.match} if choice.match else {}
+            self._line(inner, matched, (), step, origins)
+        return _go(inner)
 
     def _shared_chain(
         self, action: AssignHelper | RememberQuestion, wanted: str, origins: tuple[Origin, ...]
@@ -256,8 +292,8 @@ class TableWriter:
         goal: Target,
         origins: tuple[Origin, ...],
     ) -> None:
-        if goal.protocol is not None and Slot.TRANSPORT not in chosen:
-            chosen = {**chosen, Slot.TRANSPORT: protocol_match(goal.protocol)}
+        if goal.needs is not None and Slot.TRANSPORT not in chosen:
+            chosen = {**chosen, Slot.TRANSPORT: goal.needs}
         lines = self.chains[here]
         words = [f"-A {here}", *(chosen[slot] for slot in sorted(chosen))]
         for guard in guards:
@@ -276,6 +312,18 @@ def _go(chain: str) -> Target:
 
 def _call(chain: str) -> Target:
     return Target(f"-j {chain}")
+
+
+def _by_protocol(leaf: Leaf, action: Translation) -> list[Leaf]:
+    """The rule for each of its protocols, where its target wants to know it and these are few."""
+    protocols = protocols_to_name(action, leaf.cube)
+    is_counting = any(isinstance(guard, (RateGuard, ConnectionsGuard)) for guard in leaf.guards)
+    if is_counting or not is_one_target(action) or not 1 < len(protocols) <= REPEATED_MOST:
+        return [leaf]
+    if leaf.cube[Field.L4PROTO].count > len(protocols):
+        return [leaf]
+    each = (Cube.of({Field.L4PROTO: Ranges.of(number)}) for number in protocols)
+    return [replace(leaf, cube=leaf.cube & one) for one in each]
 
 
 def _expanded(matches: Matches, *, may_repeat: bool) -> tuple[list[Chosen], Sieves]:

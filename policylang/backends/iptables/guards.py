@@ -10,6 +10,7 @@ from policylang.backends.iptables.targets import quoted
 from policylang.ir.actions import (
     UNIT_S,
     CgroupGuard,
+    ConnectionMarkGuard,
     ConnectionsGuard,
     End,
     MarkGuard,
@@ -35,7 +36,10 @@ WEEK = Ranges.between(0, len(WEEKDAYS) * DAY_S - 1)
 LAST_YEAR = 2037  # libxt_time: a rule without a last day has one in January 2038
 
 
-def guard_sieve(guard: OwnerGuard | CgroupGuard | MarkGuard | TimeGuard | UntilGuard) -> Sieve:
+Looking = OwnerGuard | CgroupGuard | MarkGuard | ConnectionMarkGuard | TimeGuard | UntilGuard
+
+
+def guard_sieve(guard: Looking) -> Sieve:
     """What a packet must meet; raises InexpressibleError."""
     match guard:
         case OwnerGuard():
@@ -45,8 +49,9 @@ def guard_sieve(guard: OwnerGuard | CgroupGuard | MarkGuard | TimeGuard | UntilG
                 raise InexpressibleError("so long a path of a cgroup")
             return Sieve.any_of([f"-m cgroup --path {quoted(path or '/')}"])
         case MarkGuard(value, mask):
-            masked = "" if mask == MARK_BITS else f"/0x{mask:x}"
-            return Sieve.any_of([f"-m mark --mark 0x{value:x}{masked}"])
+            return Sieve.any_of([f"-m mark --mark {_masked(value, mask)}"])
+        case ConnectionMarkGuard(value, mask):
+            return Sieve.any_of([f"-m connmark --mark {_masked(value, mask)}"])
         case TimeGuard(week_s, is_local):
             if week_s.covers(WEEK):
                 return Sieve.none_of(())
@@ -62,6 +67,10 @@ def guard_sieve(guard: OwnerGuard | CgroupGuard | MarkGuard | TimeGuard | UntilG
             return Sieve.any_of([f"-m time --datestop {stop}{_zone(is_local)}"])
         case _:
             assert_never(guard)
+
+
+def _masked(value: int, mask: int) -> str:
+    return f"0x{value:x}" + ("" if mask == MARK_BITS else f"/0x{mask:x}")
 
 
 def _owners(guard: OwnerGuard) -> Sieve:

@@ -45,9 +45,9 @@ def sizes(values: Ranges) -> Sieve:
     return Sieve.any_of(f"-m length --length {a}:{b}" for a, b in values)
 
 
-def ipsec(values: Ranges) -> Sieve:
-    """`-m policy`: whether what arrived came inside IPsec."""
-    return Sieve.any_of([f"-m policy --dir in --pol {'ipsec' if 1 in values else 'none'}"])
+def ipsec(way: str, values: Ranges) -> Sieve:
+    """`-m policy`: whether what arrived came (`in`), or what leaves goes (`out`), inside IPsec."""
+    return Sieve.any_of([f"-m policy --dir {way} --pol {'ipsec' if 1 in values else 'none'}"])
 
 
 def source_routed(values: Ranges, family: int) -> Sieve:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from policylang.ir.actions import Action, Jump, Leave
+from policylang.ir.actions import Action, ConnectionsGuard, Jump, Leave, RateGuard
 from policylang.ir.ruleset import Chain, Item, Lookup, Rule, entry_cube
 
 
@@ -12,7 +12,7 @@ def without_nested_leave(chain: Chain, chains: Mapping[str, Chain]) -> Iterator[
     """The items of a base chain, with those of chains that can leave the stage in their place.
 
     A `RETURN` there would come back here, and what follows would be read after all.
-    INVARIANT: no guard stands before such a chain.
+    INVARIANT: no guard that counts stands before such a chain.
     """
     for item in chain.items:
         if isinstance(item, Lookup):
@@ -30,12 +30,20 @@ def _in_place(rule: Rule, chains: Mapping[str, Chain]) -> Iterator[Item]:
     if not isinstance(rule.action, Jump) or not _leaves(rule.action, chains):
         yield rule
         return
-    assert not rule.guards, "leaving a stage at a rate"
+    guards = rule.guards
+    assert not any(isinstance(g, (RateGuard, ConnectionsGuard)) for g in guards), (
+        "leaving at a rate"
+    )
     for inner in without_nested_leave(chains[rule.action.chain], chains):
-        if isinstance(inner, Lookup):
+        if isinstance(inner, Rule):
+            all_guards = (*guards, *inner.guards)
+            yield Rule(rule.cube & inner.cube, inner.action, all_guards, inner.origins)
+        elif not guards:
             yield Lookup(rule.cube & inner.cube, inner.fields, inner.entries)
         else:
-            yield Rule(rule.cube & inner.cube, inner.action, inner.guards, inner.origins)
+            for entry in inner.entries:
+                cube = rule.cube & entry_cube(inner, entry)
+                yield Rule(cube, entry.action, guards, entry.origins)
 
 
 def _leaves(action: Action, chains: Mapping[str, Chain]) -> bool:

@@ -5,6 +5,14 @@ from __future__ import annotations
 from functools import lru_cache
 
 from policylang.backends.iptables.addresses import addresses
+from policylang.backends.iptables.connections import (
+    dialled_addresses,
+    dialled_ports,
+    direction,
+    dnated,
+    expected,
+    states,
+)
 from policylang.backends.iptables.headers import (
     dscps,
     hop_limits,
@@ -26,10 +34,8 @@ from policylang.backends.iptables.transport import transport
 from policylang.backends.names import name_matches
 from policylang.ir.origin import Origin
 from policylang.packets.cube import Cube
-from policylang.packets.fields import UNIVERSE, Field, FlowDirection, State
+from policylang.packets.fields import UNIVERSE, Field
 from policylang.packets.values import Range, Ranges, name_range
-
-STATES = {state: state.name for state in State}
 
 
 def spell(cube: Cube, family: int, sets: IpSets, origins: tuple[Origin, ...]) -> Matches | None:
@@ -61,6 +67,14 @@ def spell(cube: Cube, family: int, sets: IpSets, origins: tuple[Origin, ...]) ->
                 found = Slot.CT_HELPER, helpers(values)
             case Field.CT_DIRECTION:
                 found = Slot.CT_DIRECTION, direction(values)
+            case Field.DNATED:
+                found = Slot.DNATED, dnated(values)
+            case Field.EXPECTED:
+                found = Slot.EXPECTED, expected(values)
+            case Field.ORIG_DADDR:
+                found = Slot.ORIG_DADDR, dialled_addresses(values, family)
+            case Field.ORIG_DPORT:
+                found = Slot.ORIG_DPORT, dialled_ports(values)
             case Field.SADDR_TYPE:
                 found = Slot.SADDR_TYPE, address_types(field, values, family)
             case Field.DADDR_TYPE:
@@ -74,7 +88,9 @@ def spell(cube: Cube, family: int, sets: IpSets, origins: tuple[Origin, ...]) ->
             case Field.SIZE:
                 found = Slot.SIZE, sizes(values)
             case Field.IPSEC:
-                found = Slot.IPSEC, ipsec(values)
+                found = Slot.IPSEC, ipsec("in", values)
+            case Field.IPSEC_OUT:
+                found = Slot.IPSEC_OUT, ipsec("out", values)
             case Field.SOURCE_ROUTED:
                 found = Slot.SOURCE_ROUTED, source_routed(values, family)
             case Field.ANSWER:
@@ -167,20 +183,3 @@ def _checked_name(name: str) -> str:
     if not name or any(not "!" < c <= "~" or c in "\"'\\" for c in name):
         raise InexpressibleError(f"the name `{name}`")
     return name
-
-
-# --- conntrack ----------------------------------------------------------------------------------
-
-
-def states(values: Ranges) -> Sieve:
-    """`--ctstate`; a packet is in exactly one state."""
-    names = [name for state, name in STATES.items() if state in values]
-    if len(names) == len(STATES) - 1:
-        (missing,) = (name for state, name in STATES.items() if state not in values)
-        return Sieve.any_of([f"-m conntrack ! --ctstate {missing}"])
-    return Sieve.any_of([f"-m conntrack --ctstate {','.join(names)}"])
-
-
-def direction(values: Ranges) -> Sieve:
-    """`--ctdir`; a packet of no connection travels neither way."""
-    return Sieve.any_of([f"-m conntrack --ctdir {FlowDirection(values.pairs[0][0]).name}"])

@@ -17,12 +17,16 @@ from policylang.ir.actions import Action
 from policylang.ir.origin import joined
 from policylang.ir.ruleset import Entry
 from policylang.packets.cube import Cube
-from policylang.packets.fields import ADDRESS_FIELDS, DCCP, PORT_FIELDS, SCTP, TCP, UDP, Field
+from policylang.packets.fields import DCCP, SCTP, TCP, UDP, Field
 from policylang.packets.values import V6_BASE, Range, Ranges, format_address
 
 # The protocols whose ports ipset reads (ip_set_get_ip4_port of ip_set_getport.c), by the names
 # that /etc/protocols has. To ipset, DCCP has no ports.
 PROTOCOLS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
+
+# What stands in the packet, where ipset looks: what the client dialled does not.
+ADDRESSES = (Field.SADDR, Field.DADDR)
+PORTS = (Field.SPORT, Field.DPORT)
 
 # A range of ports, and in some types one of addresses, is kept as its single values.
 SMALL = 16  # so many elements an entry may always be
@@ -43,8 +47,8 @@ class Shape:
     @classmethod
     def of(cls, base: Cube, fields: tuple[Field, ...]) -> Shape | None:
         """The shape of a lookup's fields; None where no type of ipset has it."""
-        addresses = tuple(i for i, f in enumerate(fields) if f in ADDRESS_FIELDS)
-        ports = [i for i, f in enumerate(fields) if f in PORT_FIELDS]
+        addresses = tuple(i for i, f in enumerate(fields) if f in ADDRESSES)
+        ports = [i for i, f in enumerate(fields) if f in PORTS]
         protocol = fields.index(Field.L4PROTO) if Field.L4PROTO in fields else None
         if not addresses or len(ports) != 1:
             return None

@@ -37,6 +37,15 @@ def one_prefix(pair: Range) -> str:
     return text if low == high else f"{text}{_length(low, high - low + 1)}"
 
 
+def prefix_words(values: Ranges) -> list[str]:
+    """The prefixes of a set, as matches take them."""
+    return [
+        one_prefix((base, base + (1 << (128 if base >= V6_BASE else 32) - length) - 1))
+        for low, high in values
+        for base, length in prefixes(low, high)
+    ]
+
+
 def prefix_texts(values: Ranges) -> list[str]:
     """The prefixes of a set, as elements: no ipset can hold /0, which becomes two halves."""
     texts: list[str] = []

@@ -32,6 +32,10 @@ class Slot(IntEnum):
     SIZE = auto()
     CT_STATE = auto()
     CT_DIRECTION = auto()
+    DNATED = auto()
+    EXPECTED = auto()
+    ORIG_DADDR = auto()
+    ORIG_DPORT = auto()
     SMAC = auto()
     SMAC_SET = auto()
     SADDR_SET = auto()
@@ -41,6 +45,7 @@ class Slot(IntEnum):
     ANSWER = 200
     TO_ASKER = auto()
     IPSEC = auto()
+    IPSEC_OUT = auto()
     SOURCE_ROUTED = auto()
     SADDR_TYPE = auto()
     DADDR_TYPE = auto()

@@ -8,21 +8,30 @@ from typing import assert_never
 from policylang.backends.iptables.names import dynamic_set_name
 from policylang.backends.iptables.sets import IpSets, checked_timeout
 from policylang.backends.iptables.sieve import InexpressibleError
+from policylang.backends.iptables.transport import protocol_match, tcp_flags
 from policylang.ir.actions import (
     Accept,
     AddToSet,
     Answer,
     AssignHelper,
+    ClampMss,
     Drop,
     End,
     Leave,
     Log,
+    Offload,
+    Queue,
     Reject,
     RememberAsker,
     RememberQuestion,
+    SetConnectionMark,
+    SetDscp,
+    SetMark,
+    TransparentProxy,
+    Untrack,
 )
 from policylang.ir.origin import Origin
-from policylang.packets.fields import TCP, UDP
+from policylang.packets.fields import TCP, TCP_SYN, UDP, with_flags
 
 ANSWERS = {
     4: {
@@ -66,13 +75,35 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The end of a line, and the protocol that the line must match for the kernel to take it."""
+    """The end of a line, and what the line must match of the protocol for the kernel to take it."""
 
     text: str
-    protocol: int | None = None
+    needs: str | None = None
 
 
-def target(action: Accept | Drop | Reject | Log | Leave | Call, family: int) -> Target:
+OF_TCP, OF_UDP = protocol_match(TCP), protocol_match(UDP)
+# xt_TCPMSS (find_syn_match) wants to see in its own line that it meets nothing but SYN.
+OF_SYN = " ".join((OF_TCP, *tcp_flags(with_flags(TCP_SYN, TCP_SYN))))
+
+Plain = (
+    Accept
+    | Drop
+    | Reject
+    | Log
+    | Leave
+    | Call
+    | SetMark
+    | SetConnectionMark
+    | SetDscp
+    | ClampMss
+    | Untrack
+    | TransparentProxy
+    | Queue
+    | Offload
+)
+
+
+def target(action: Plain, family: int) -> Target:
     """The target of an action that is one line by itself; raises InexpressibleError."""
     match action:
         case Accept():
@@ -80,7 +111,7 @@ def target(action: Accept | Drop | Reject | Log | Leave | Call, family: int) -> 
         case Drop():
             return Target("-j DROP")
         case Reject(answer):
-            needs = TCP if answer is Answer.TCP_RESET else None
+            needs = OF_TCP if answer is Answer.TCP_RESET else None
             return Target(f"-j REJECT --reject-with {ANSWERS[family][answer]}", needs)
         case Log():
             return Target(_log(action))
@@ -88,8 +119,37 @@ def target(action: Accept | Drop | Reject | Log | Leave | Call, family: int) -> 
             return Target("-j RETURN")
         case Call(chain, comes_back):
             return Target(f"-{'j' if comes_back else 'g'} {chain}")
+        case SetMark(value, mask):
+            return Target(f"-j MARK --set-xmark {_under(value, mask)}")
+        case SetConnectionMark(value, mask):
+            return Target(f"-j CONNMARK --set-xmark {_under(value, mask)}")
+        case SetDscp(code):
+            return Target(f"-j DSCP --set-dscp {code}")
+        case ClampMss(size):
+            option = "--clamp-mss-to-pmtu" if size is None else f"--set-mss {size}"
+            return Target(f"-j TCPMSS {option}", OF_SYN)
+        case Untrack():
+            # Reading goes on, but what conntrack is not to see it does not see any more.
+            return Target("-j CT --notrack")
+        case TransparentProxy(port, protocol, value, mask):
+            text = f"-j TPROXY --on-port {port} --tproxy-mark {_under(value, mask)}"
+            return Target(text, protocol_match(protocol))
+        case Queue(low, high, may_bypass):
+            queues = f"--queue-num {low}" if low == high else f"--queue-balance {low}:{high}"
+            return Target(f"-j NFQUEUE {queues}{' --queue-bypass' if may_bypass else ''}")
+        case Offload():
+            raise InexpressibleError(
+                "connections that go past the rules",
+                help="leave `offload` out for iptables, which has no flow tables; nft has them",
+            )
         case _:
             assert_never(action)
+
+
+def _under(value: int, mask: int) -> str:
+    """Bits and the mask under which they are set: `--set-xmark` clears these first."""
+    assert not value & ~mask, "a mark outside its mask"
+    return f"0x{value:x}/0x{mask:x}"
 
 
 DIRECTIONS = {End.SOURCE: "src", End.DESTINATION: "dst"}
@@ -119,12 +179,12 @@ def set_targets(
             elements = [(interfaces, f"{of},dst") for of in DIRECTIONS.values()]
             elements += [(ports, f"{of},src") for of in DIRECTIONS.values()]
             return tuple(
-                Target(f"-j SET --add-set {name} {flags} --exist{_for(timeout_s)}", UDP)
+                Target(f"-j SET --add-set {name} {flags} --exist{_for(timeout_s)}", OF_UDP)
                 for name, flags in elements
             )
         case RememberAsker(timeout_s):
             name = sets.askers(origins)
-            return (Target(f"-j SET --add-set {name} src --exist{_for(timeout_s)}", UDP),)
+            return (Target(f"-j SET --add-set {name} src --exist{_for(timeout_s)}", OF_UDP),)
         case _:
             assert_never(action)
 
@@ -135,7 +195,7 @@ def _for(timeout_s: int) -> str:
 
 def helper_target(action: AssignHelper) -> Target:
     """The target that gives a helper; what is read after it cannot take the helper back."""
-    return Target(f"-j CT --helper {action.helper}", action.protocol)
+    return Target(f"-j CT --helper {action.helper}", protocol_match(action.protocol))
 
 
 def _log(action: Log) -> str:

@@ -10,6 +10,7 @@ from policylang.backends.nft.spell import HEADERS, braces, value
 from policylang.ir.actions import (
     UNIT_S,
     CgroupGuard,
+    ConnectionMarkGuard,
     ConnectionsGuard,
     End,
     Guard,
@@ -24,7 +25,7 @@ from policylang.packets.fields import Field
 from policylang.packets.values import V6_BASE, Range, format_address
 
 Measure = RateGuard | ConnectionsGuard
-Condition = OwnerGuard | CgroupGuard | MarkGuard | TimeGuard | UntilGuard
+Condition = OwnerGuard | CgroupGuard | MarkGuard | ConnectionMarkGuard | TimeGuard | UntilGuard
 
 FULL_MARK = (1 << 32) - 1
 BITS = {4: 32, 6: 128}
@@ -43,14 +44,19 @@ def conditions(guard: Condition) -> list[str]:
         case CgroupGuard(path):
             return [f'socket cgroupv2 level {path.count("/") + 1} "{path}"']
         case MarkGuard(mark, mask):
-            masked = "" if mask == FULL_MARK else f"& {mask:#x} == "
-            return [f"meta mark {masked}{mark:#x}"]
+            return [f"meta mark {_masked(mark, mask)}"]
+        case ConnectionMarkGuard(mark, mask):
+            return [f"ct mark {_masked(mark, mask)}"]
         case TimeGuard(week_s, is_local):
             return times.in_week(week_s, is_local)
         case UntilGuard(last_day, is_local):
             return [times.until(last_day, is_local)]
         case _:
             assert_never(guard)
+
+
+def _masked(mark: int, mask: int) -> str:
+    return f"{'' if mask == FULL_MARK else f'& {mask:#x} == '}{mark:#x}"
 
 
 def _number(pair: Range) -> str:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 
 from policylang.backends.base import Line, comment_text
-from policylang.backends.nft import guards, spell
+from policylang.backends.nft import alterations, guards, spell
 from policylang.backends.nft.parts import IMPLY_FAMILY, parts
 from policylang.backends.nft.sets import (
     COMMENT_BYTES,
-    FAMILIES,
     Sets,
     address_type,
     by_family,
     dynamic_set_name,
 )
 from policylang.backends.nft.statements import Statements
+from policylang.backends.nft.variants import variants
 from policylang.ir import actions as ir
 from policylang.ir.origin import Origin, describe, joined
 from policylang.ir.ruleset import (
@@ -31,20 +32,25 @@ from policylang.ir.ruleset import (
 from policylang.packets.cube import Cube
 from policylang.packets.fields import (
     ADDRESS_FIELDS,
-    PORT_FIELDS,
-    UDP,
     UNIVERSE,
     Field,
+    State,
 )
 from policylang.packets.values import V6_BASE, Ranges, format_address
 
-OF_UDP = Cube.of({Field.L4PROTO: Ranges.of(UDP)})
+# States of packets that belong to no connection.
+WITHOUT_CONNECTION = Ranges.of(State.INVALID, State.UNTRACKED)
+
+
+# An action that counts, and the places of the statements that it does so for.
+_Turns = tuple[ir.Action, tuple[tuple[str, int], ...]]
 
 
 class Spelling:
     """Spells the items of a ruleset.
 
-    `sets` collects those that get names, `asked` the chains in which measures are asked once.
+    `sets` collects those that get names, `asked` the chains in which something is asked once;
+    `taking_turns` are the jumps to those of them in which targets are taken in turn.
     """
 
     def __init__(self, sets: Sets, ruleset: Ruleset) -> None:
@@ -52,12 +58,18 @@ class Spelling:
         self.statements = Statements(sets, ruleset)
         self.tests = ruleset.address_tests
         self.asked: dict[str, list[Line]] = {}
+        self.turns = _turns(ruleset)
+        self.is_behind_routing = False
+        self.taking_turns: dict[_Turns, str] = {}
 
-    def lines(self, item: Item, hint: str) -> Iterator[Line]:
+    def lines(self, item: Item, hint: str, is_behind_routing: bool = False) -> Iterator[Line]:
         """The lines of an item; `hint` names the sets and chains that it may need.
+
+        With `is_behind_routing` this host's own packets meet them too, which came by no interface.
 
         Raises InexpressibleError.
         """
+        self.is_behind_routing = is_behind_routing
         if isinstance(item, Lookup):
             yield from self._lookup(item, hint)
         elif isinstance(item.action, ir.Native):
@@ -71,31 +83,19 @@ class Spelling:
     def _rule(self, rule: Rule, hint: str) -> Iterator[Line]:
         if isinstance(rule.action, ir.AssignHelper):
             self.statements.object_of(rule.action, rule.origins)
+        if isinstance(rule.action, ir.Offload):
+            self.statements.offloaded_between(rule.action, rule.origins)
         conditions, measures = guards.told_apart(rule.guards)
-        cube = rule.cube
-        if isinstance(rule.action, (ir.RememberQuestion, ir.RememberAsker)):
-            cube = cube & OF_UDP
-        for family, half in self._halves(cube, rule.action, bool(measures)):
-            matches = list(self._matches(half, conditions=conditions))
+        for family, cube, action in variants(rule.cube, rule.action, bool(measures)):
+            matches = list(self._matches(cube, conditions=conditions))
             if matches:
-                end = self._ending(rule, measures, family, hint, once=len(matches) > 1)
+                variant = replace(rule, cube=cube, action=action)
+                end = self._ending(variant, measures, family, hint, once=len(matches) > 1)
                 for match in matches:
                     yield self._line(rule.origins, match, end)
 
     def _line(self, origins: tuple[Origin, ...], *texts: str) -> Line:
         return Line(" ".join(filter(None, (*texts, _comment(origins)))), origins)
-
-    def _halves(
-        self, cube: Cube, action: ir.Action, is_measured: bool
-    ) -> Iterator[tuple[int, Cube]]:
-        """The cube, or its two families where what is kept is kept apart for them."""
-        if not is_measured and not isinstance(action, (ir.AddToSet, ir.RememberQuestion)):
-            yield 0, cube
-            return
-        for family in FAMILIES:
-            half = cube & Cube.of({Field.FAMILY: Ranges.of(family)})
-            if not half.is_empty:
-                yield family, half
 
     # --- matches ----------------------------------------------------------------------------
 
@@ -128,6 +128,8 @@ class Spelling:
         match f:
             case Field.FAMILY | Field.L4PROTO:
                 return []
+            case Field.IIF if self.is_behind_routing:
+                return [_with_a_way_in(match) for match in spell.names(f, cube[f])]
             case Field.IIF | Field.OIF:
                 return spell.names(f, cube[f])
             case Field.CT_HELPER:  # no sets of helper names in nft
@@ -138,7 +140,7 @@ class Spelling:
                 pairs = spell.each_value(f, cube[f])
                 return ["ct state " + ",".join(spell.value(f, pair) for pair in pairs)]
             case _ if f in spell.FLAGS:
-                return spell.flag(f, family, cube[f].single == 1)
+                return _flag(cube, f)
             case Field.ANSWER:
                 key = f"{spell.HEADERS[family]} daddr . udp dport . iifname"
                 return [_member(key, self.sets.questions(family), cube[f])]
@@ -175,6 +177,13 @@ class Spelling:
         within the measure, and so holds where nothing can be measured.
         """
         end = self.statements.counted(rule.action, family)
+        if isinstance(rule.action, ir.TransparentProxy):
+            # Where no proxy listens, `tproxy` goes on to the next line.
+            drop = self.statements.counted(ir.Drop())
+            proxied = f"{self._protocols((rule,))} {end}"
+            end = self._chain(f"{hint}.proxy", rule.origins, proxied, drop)
+        elif alterations.takes_turns(rule.action):
+            end = self._in_turn(rule, end, hint, once)
         closes = self.statements.closes(rule.action)
         for measure in reversed(measures):
             table = guards.table(measure, family)
@@ -185,19 +194,39 @@ class Spelling:
                 if closes:
                     back = guards.measured(measure, not measure.over)
                     kept = f"{word} @{name} {{ {table.key} {back} }} return"
-                    end = self._chain(hint, family, rule.origins, kept, end)
+                    end = self._chain(f"{hint}.v{family}", rule.origins, kept, end)
                     continue
                 said = f"{word} @{name} {{ {table.key} {said} }}"
             end = f"{said} {end}"
         if once and measures and not end.startswith("jump "):
-            end = self._chain(hint, family, rule.origins, end)
+            end = self._chain(f"{hint}.v{family}", rule.origins, end)
         return end
 
-    def _chain(self, hint: str, family: int, origins: tuple[Origin, ...], *lines: str) -> str:
+    def _in_turn(self, rule: Rule, end: str, hint: str, once: bool) -> str:
+        """What ends with the turns of a statement: all its lines take them together."""
+        key = _same_turns(rule) or (rule.action, ((hint, 0),))
+        alike = self.turns.get(key, [rule])
+        if not once and len(alike) == 1:
+            return end
+        if key not in self.taking_turns:
+            has_port = isinstance(rule.action, ir.DestinationNat) and rule.action.port is not None
+            line = f"{self._protocols(alike)} {end}" if has_port else end
+            self.taking_turns[key] = self._chain(f"{hint}.turns", rule.origins, line)
+        return self.taking_turns[key]
+
+    def _protocols(self, rules: Sequence[Rule]) -> str:
+        """The match in a chain of its own by which nft knows that what comes has ports."""
+        protocols = Ranges()
+        for rule in rules:
+            protocols = protocols | rule.cube[Field.L4PROTO]
+        cube = Cube.of({Field.L4PROTO: protocols})
+        return f"meta l4proto {self._values(cube, Field.L4PROTO)}"
+
+    def _chain(self, wanted: str, origins: tuple[Origin, ...], *lines: str) -> str:
         """The jump to a new chain of these lines; no chain of a ruleset has a dot in its name."""
-        number = sum(name.startswith(f"{hint}.v{family}") for name in self.asked)
-        name = f"{hint}.v{family}" + (f"-{number + 1}" if number else "")
-        self.asked[name] = [self._line(origins, line) for line in lines]
+        number = sum(name.startswith(wanted) for name in self.asked)
+        name = wanted + (f"-{number + 1}" if number else "")
+        self.asked[name] = [self._line(origins, line.strip()) for line in lines]
         return f"jump {name}"
 
     # --- lookups ----------------------------------------------------------------------------
@@ -235,6 +264,24 @@ class Spelling:
         )
 
 
+def _turns(ruleset: Ruleset) -> dict[_Turns, list[Rule]]:
+    """The rules that take turns, those together that came from the same statements."""
+    found: dict[_Turns, list[Rule]] = {}
+    for chain in ruleset.chains:
+        for item in chain.items:
+            if isinstance(item, Rule) and alterations.takes_turns(item.action):
+                key = _same_turns(item)
+                if key is not None:
+                    found.setdefault(key, []).append(item)
+    return found
+
+
+def _same_turns(rule: Rule) -> _Turns | None:
+    """What rules have in common that take turns together; None where no statement is behind it."""
+    places = {(o.span.file.name, o.span.start) for o in rule.origins if o.span is not None}
+    return (rule.action, tuple(sorted(places))) if places else None
+
+
 def _comment(origins: tuple[Origin, ...]) -> str:
     text = comment_text(describe(origins), COMMENT_BYTES)
     return f'comment "{text}"' if text else ""
@@ -249,6 +296,23 @@ def _tested(address: str, test: AddressTest, family: int, values: Ranges) -> str
         return _member(address, dynamic_set_name(test.name, family), values)
     mask, value = (format_address(V6_BASE + n) for n in (test.mask, test.value))
     return f"{address} & {mask} {'==' if values.single == 1 else '!='} {value}"
+
+
+def _with_a_way_in(match: str) -> str:
+    """A match of the way in that does not hold for packets without one.
+
+    They have an empty name, which is none of those that are barred.
+    """
+    return f"{match} iif != 0" if match.startswith("iifname !=") else match
+
+
+def _flag(cube: Cube, f: Field) -> list[str]:
+    """The lines of a field that a packet has or has not, less those that say what cannot be."""
+    said = spell.flag(f, cube[Field.FAMILY].single or 0, cube[f].single == 1)
+    has_connection = Field.CT_DIRECTION in cube or not cube[Field.CT_STATE].meets(
+        WITHOUT_CONNECTION
+    )
+    return [s for s in said if not (has_connection and s == spell.WITHOUT_CONNECTION)]
 
 
 def _implies_family(cube: Cube, keys: tuple[Field, ...]) -> bool:
@@ -271,7 +335,8 @@ def _implies_protocol(cube: Cube, keys: tuple[Field, ...]) -> bool:
     said = (*cube.fields, *keys)
     if any(f in said for f in IMPLY_PROTOCOL):
         return True
-    return any(f in said for f in PORT_FIELDS) and cube[Field.L4PROTO].single is not None
+    has_ports = Field.SPORT in said or Field.DPORT in said
+    return has_ports and cube[Field.L4PROTO].single is not None
 
 
 ORDER = (
@@ -280,7 +345,9 @@ ORDER = (
     "ether saddr",
     "ct state",
     "ct direction",
+    "ct status",
     "meta nfproto",
+    "ct original ip",
     "ip",
     "fib",
     "meta l4proto",

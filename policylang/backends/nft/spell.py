@@ -113,7 +113,10 @@ FEW_NAMED = 8  # values with names (ICMP types, DSCP) up to so many are said one
 
 NAMED_ONE_BY_ONE = (Field.ICMP_TYPE, Field.ICMPV6_TYPE, Field.DSCP)
 HEADERS = {4: "ip", 6: "ip6"}  # what addresses and DSCP are read from
-FLAGS = (Field.IPSEC, Field.REVERSE_PATH, Field.SOURCE_ROUTED)
+FLAGS = (
+    *(Field.IPSEC, Field.IPSEC_OUT, Field.REVERSE_PATH, Field.SOURCE_ROUTED),
+    *(Field.DNATED, Field.EXPECTED),
+)
 ADDRESS_TESTS: dict[Field, tuple[str, int]] = {  # the address, and the number of the test
     **{f: ("saddr", n) for n, f in enumerate(SADDR_TESTS)},
     **{f: ("daddr", n) for n, f in enumerate(DADDR_TESTS)},
@@ -126,6 +129,7 @@ TYPES = {
     Field.L4PROTO: "inet_proto",
     Field.SPORT: "inet_service",
     Field.DPORT: "inet_service",
+    Field.ORIG_DPORT: "inet_service",
     Field.ICMP_TYPE: "icmp_type",
     Field.ICMPV6_TYPE: "icmpv6_type",
     Field.SMAC: "ether_addr",
@@ -133,7 +137,7 @@ TYPES = {
 
 
 class InexpressibleError(ValueError):
-    """What nft has no words for, said so that it goes on from "cannot match"; `help` mends it."""
+    """What nft has no words for, said so that it goes on from "nft cannot"; `help` mends it."""
 
     def __init__(self, what: str, help: str | None = None) -> None:
         super().__init__(what)
@@ -155,6 +159,10 @@ def selector(field: Field, family: int, protocols: Ranges) -> str:
             return f"{ip} saddr"
         case Field.DADDR:
             return f"{ip} daddr"
+        case Field.ORIG_DADDR:
+            return f"ct original {ip} daddr"
+        case Field.ORIG_DPORT:
+            return "ct original proto-dst"  # nft reads its values once it knows the protocol
         case Field.DADDR_TYPE:
             return "fib daddr type"
         case Field.L4PROTO:
@@ -199,6 +207,12 @@ def flag(field: Field, family: int, holds: bool) -> list[str]:
     match field:
         case Field.IPSEC:
             return [f"meta ipsec {exists}"]
+        case Field.IPSEC_OUT:
+            return [f"rt ipsec {exists}"]
+        case Field.DNATED:
+            return _status("dnat", holds)
+        case Field.EXPECTED:
+            return _status("expected", holds)
         case Field.REVERSE_PATH:
             return [f"fib saddr . iif oif {exists}"]
         case Field.SOURCE_ROUTED if family == 6:
@@ -207,6 +221,14 @@ def flag(field: Field, family: int, holds: bool) -> list[str]:
             return _source_routed() if holds else _not_source_routed()
         case _:
             raise AssertionError(f"{field.name} is more than there or not")
+
+
+WITHOUT_CONNECTION = "ct state invalid,untracked"
+
+
+def _status(word: str, holds: bool) -> list[str]:
+    """A packet without a connection has no status, and so fails every test of it."""
+    return [f"ct status {word}"] if holds else [f"ct status & {word} == 0", WITHOUT_CONNECTION]
 
 
 # The first four bytes of IPv4 options that start with a source route (RFC 791 section 3.1: loose
@@ -244,7 +266,7 @@ def value(field: Field, pair: Range) -> str:
     if field in (Field.IIF, Field.OIF, Field.CT_HELPER):
         pattern = name_pattern(low, high)
         if pattern is None:
-            raise InexpressibleError("interface names between two others")
+            raise InexpressibleError("match interface names between two others")
         return f'"{pattern}"'
     if field is Field.SMAC:
         return "-".join(mac(n) for n in ((low,) if low == high else (low, high)))
@@ -297,7 +319,7 @@ def names(field: Field, values: Ranges) -> list[str]:
     """The matches, one for each line that it takes, for a set of interface names."""
     matches = name_matches(values)
     if matches is None:
-        raise InexpressibleError("interface names where wildcards take away from each other")
+        raise InexpressibleError("match interface names where wildcards take away from each other")
     return [_name_match("iifname" if field is Field.IIF else "oifname", m) for m in matches]
 
 
@@ -305,7 +327,7 @@ def tcp_flags(values: Ranges) -> str:
     """The test of flags by a mask."""
     test = flags_test(values)
     if test is None:
-        raise InexpressibleError("sets of TCP flags that are no mask and value")
+        raise InexpressibleError("match sets of TCP flags that are no mask and value")
     mask, flags = (_flag_names(bits) for bits in test)
     return f"tcp flags & {mask} == {flags}"
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import assert_never
 
-from policylang.backends.nft import guards, spell
+from policylang.backends.nft import alterations, guards, spell
 from policylang.backends.nft.sets import Sets, dynamic_set_name
 from policylang.ir import actions as ir
 from policylang.ir.origin import Origin, joined
 from policylang.ir.ruleset import Chain, Rule, Ruleset
+from policylang.packets.values import name_range
+
+# One for all: the kernel takes no device that is in another of the same table.
+FLOWTABLE = "offloaded"
 
 FOREVER_S = 36500 * 24 * 60 * 60  # a hundred years
 
@@ -26,7 +30,7 @@ class Statements:
     """Spells the actions of a ruleset.
 
     `answers` collects the chains that a verdict map needs for verdicts that are statements in
-    nft, `helpers` the objects that assignments name.
+    nft, `helpers` the objects that assignments name, `devices` those of the flowtable.
     """
 
     def __init__(self, sets: Sets, ruleset: Ruleset) -> None:
@@ -36,13 +40,18 @@ class Statements:
         self.counter = "counter" if ruleset.has_counters else ""
         self.answers: dict[str, str] = {}
         self.helpers: dict[str, tuple[ir.AssignHelper, tuple[Origin, ...]]] = {}
+        self.devices: dict[str, tuple[Origin, ...]] = {}
 
     def counted(self, action: ir.Action, family: int = 0) -> str:
         """The statement of an action, behind a counter where rules are counted."""
         return f"{self.counter} {self.spell(action, family)}".strip()
 
     def spell(self, action: ir.Action, family: int = 0) -> str:
-        """The statement of an action; `family` for those that keep addresses."""
+        """The statement of an action; `family` for those that keep addresses or are said in
+        other words for each family.
+
+        Raises InexpressibleError.
+        """
         match action:
             case ir.Accept() | ir.Leave():
                 return "accept"
@@ -75,6 +84,33 @@ class Statements:
                 return action.text
             case ir.AssignHelper():
                 return f'ct helper set "{helper_object(action)}" accept'
+            case ir.Masquerade():
+                return alterations.masquerade(action)
+            case ir.SourceNat():
+                return alterations.source_nat(action)
+            case ir.DestinationNat():
+                return alterations.destination_nat(action)
+            case ir.RedirectToSelf():
+                return f"redirect to :{action.port}"
+            case ir.MapPrefix():
+                return alterations.map_prefix(action)
+            case ir.SetMark():
+                return alterations.mark("meta mark", action.value, action.mask)
+            case ir.SetConnectionMark():
+                return alterations.mark("ct mark", action.value, action.mask)
+            case ir.SetDscp():
+                return alterations.dscp(action, family)
+            case ir.ClampMss():
+                return alterations.clamp_mss(action)
+            case ir.Untrack():
+                return "notrack accept"
+            case ir.TransparentProxy():
+                marked = alterations.mark("meta mark", action.value, action.mask)
+                return f"tproxy to :{action.port} {marked} accept"
+            case ir.Queue():
+                return alterations.queue(action)
+            case ir.Offload():
+                return f"flow add @{FLOWTABLE}"
             case _:
                 assert_never(action)
 
@@ -98,6 +134,17 @@ class Statements:
         name = helper_object(action)
         earlier = self.helpers.get(name, (action, ()))[1]
         self.helpers[name] = (action, joined(earlier, origins))
+
+    def offloaded_between(self, action: ir.Offload, origins: tuple[Origin, ...]) -> None:
+        """Put the devices into the flowtable, for one more rule; raises InexpressibleError."""
+        for device in action.devices:
+            low, high = name_range(device)
+            if low != high:
+                raise spell.InexpressibleError(
+                    f"offload connections of interfaces that it knows by a pattern (`{device}`)",
+                    help="name each interface of the zones",
+                )
+            self.devices[device] = joined(self.devices.get(device, ()), origins)
 
     def _verdicts(self, chain: Chain) -> Iterator[ir.Action]:
         """The actions by which a packet can end in a chain and those behind it."""

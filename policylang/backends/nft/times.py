@@ -28,7 +28,7 @@ def in_week(week_s: Ranges, is_local: bool) -> list[str]:
     for hours, days in _days_alike(week_s).items():
         if is_local and len(days) < len(DAY_WORDS):
             raise InexpressibleError(
-                "local times on some days of the week",
+                "match local times on some days of the week",
                 help="write the time in UTC (`settings { time utc }`), or leave the days away",
             )
         on_days = "" if len(days) == len(DAY_WORDS) else f"meta day {_day_set(days)}"
@@ -70,7 +70,7 @@ def until(last_day: date, is_local: bool) -> str:
     """The test that holds until the end of that day; raises InexpressibleError for late ones."""
     if last_day.year > LAST_YEAR:
         raise InexpressibleError(
-            f"times after the year {LAST_YEAR}", help="leave the condition away"
+            f"match times after the year {LAST_YEAR}", help="leave the condition away"
         )
     end = last_day + timedelta(days=1)
     if is_local:
