@@ -9,7 +9,8 @@ SHELL := bash
 
 # What the tests load into, and what they send through it.
 PACKAGES := python3 python3-venv python3-nftables nftables iptables ipset conntrack iproute2 \
-            netbase tzdata vsftpd curl lftp
+            netbase tzdata vsftpd curl lftp tftpd-hpa ngircd samba samba-common-bin sane-utils \
+            sip-tester
 
 # Tests wait more than they work: two at a time, those of one file one after the other.
 PARALLEL := --numprocesses 2 --dist loadfile

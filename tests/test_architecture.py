@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("apply",),
     ("pipeline",),
-    ("backends.nft", "backends.iptables"),
+    ("backends.nft", "backends.iptables", "backends.boot"),
     ("optimise",),
     ("lower",),
     ("model", "ir"),
@@ -37,7 +37,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("codes", "diagnostics", "source"),
 )
 # What a line of the table says in more words.
-SHARED_BY_BACKENDS = ("backends.base", "backends.names", "backends.templating", "backends")
+SHARED_BY_BACKENDS = (
+    *("backends.base", "backends.names", "backends.templating", "backends.proxying", "backends"),
+)
 ABOVE_ALL = ("__main__",)
 KNOW_EACH_OTHER = {
     ("diagnostics", "codes"),

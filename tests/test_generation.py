@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from policylang.apply.generation import (
+    Generation,
+    InputLine,
     Jump,
     Table,
     read,
@@ -64,69 +68,94 @@ def test_the_filter_table_is_committed_first() -> None:
     assert [line.text for line in lines if line.text.startswith("*")] == ["*filter", "*raw", "*nat"]
 
 
-SCREENED = """\
-*raw
-:policylang-screen - [0:0]
-:policylang-input - [0:0]
-:policylang-log - [0:0]
--I PREROUTING 1 -j policylang-input
--I PREROUTING 1 -j policylang-screen
--A policylang-screen -m comment --comment "x -j policylang-log" -g policylang-log
--A policylang-screen -m set --match-set policylang-log src -j DROP
--A policylang-log -j LOG --log-prefix "policylang-screen"
--A policylang-input -j CT --helper ftp
+TRANSLATED = """\
+*nat
+:policylang-dstnat - [0:0]
+-I PREROUTING 1 -j policylang-dstnat
+-A policylang-dstnat -j DNAT --to-destination 192.0.2.7
 COMMIT
 *filter
-:policylang-b - [0:0]
+:policylang-input - [0:0]
+:policylang-output - [0:0]
+:policylang-refuse - [0:0]
+-I OUTPUT 1 -j policylang-output
+-I INPUT 1 -j policylang-input
+-A policylang-input -m comment --comment "x -j policylang-refuse" -j ACCEPT
+-A policylang-input -m set --match-set policylang-refuse src -g policylang-refuse
+-A policylang-input -j SET --add-set policylang-a-v4 src --exist
+-A policylang-input -j DROP
+-A policylang-refuse -j LOG --log-prefix "-j DROP"
+-A policylang-refuse -p tcp -j REJECT --reject-with tcp-reset
+-A policylang-refuse -j TTL --ttl-set 3
+-A policylang-output -j ACCEPT
 COMMIT
 """
 
+COPY = [
+    (None, "*mangle"),
+    (None, ":policylang-ahead-1 - [0:0]"),
+    (None, ":policylang-ahead-2 - [0:0]"),
+    (None, "-A INPUT -j policylang-ahead-1"),
+    (12, '-A policylang-ahead-1 -m comment --comment "x -j policylang-refuse" -j ACCEPT'),
+    (13, "-A policylang-ahead-1 -m set --match-set policylang-refuse src -g policylang-ahead-2"),
+    (15, "-A policylang-ahead-1 -j DROP"),
+    (17, "-A policylang-ahead-2 -p tcp -j DROP"),
+    (None, "COMMIT"),
+]
+COPY_GOES = [
+    "*mangle",
+    ":policylang-ahead-1 - [0:0]",
+    ":policylang-ahead-2 - [0:0]",
+    "-D INPUT -j policylang-ahead-1",
+    "-X policylang-ahead-1",
+    "-X policylang-ahead-2",
+    "COMMIT",
+]
 
-def test_new_screens_are_there_before_the_filter() -> None:
-    """Screens come first, beside the old ones and under other names, helpers after the filter."""
-    jump = Jump("PREROUTING", 1, "-j policylang-screen")
-    raw = Table("raw", ("policylang-screen", "policylang-old"), (), (jump,), frozenset())
-    lines = replacement_in_steps(SCREENED, (raw, FILTER))
-    texts = [(line.number, line.text) for line in lines]
-    assert texts[:9] == [
-        (1, "*raw"),
-        (None, ":policylang-ahead-1 - [0:0]"),
-        (None, ":policylang-ahead-2 - [0:0]"),
-        (6, "-I PREROUTING 1 -j policylang-ahead-1"),
-        (
-            7,
-            '-A policylang-ahead-1 -m comment --comment "x -j policylang-log"'
-            " -g policylang-ahead-2",
-        ),
-        (8, "-A policylang-ahead-1 -m set --match-set policylang-log src -j DROP"),
-        (9, '-A policylang-ahead-2 -j LOG --log-prefix "policylang-screen"'),
-        (11, "COMMIT"),
-        (12, "*filter"),
+
+def tables(lines: Iterable[InputLine]) -> list[str]:
+    return [line.text for line in lines if line.text.startswith("*")]
+
+
+def test_both_filters_hold_while_other_tables_change() -> None:
+    """The new one is copied ahead of the old one, as far as it decides, and goes at the end."""
+    lines = replacement_in_steps(TRANSLATED, (FILTER,))
+    assert [(line.number, line.text) for line in lines][: len(COPY)] == COPY
+    assert tables(lines) == ["*mangle", "*nat", "*filter", "*mangle"]
+    assert [line.text for line in lines][-len(COPY_GOES) :] == COPY_GOES
+
+
+def test_a_copy_that_was_left_behind_goes_too() -> None:
+    """Of a replacement that was interrupted; what is ours besides goes with its own table."""
+    jumps = (Jump("INPUT", 1, "-j policylang-ahead-3"), Jump("FORWARD", 1, "-j policylang-treat"))
+    chains = ("policylang-treat", "policylang-ahead-3")
+    mangle = Table("mangle", chains, ("-A policylang-ahead-3 -j DROP",), jumps, frozenset())
+    lines = [line.text for line in replacement_in_steps(TRANSLATED, (FILTER, mangle))]
+    last = lines[len(lines) - lines[::-1].index("*mangle") - 1 :]
+    assert [line for line in last if line.startswith("-D")] == [
+        "-D INPUT -j policylang-ahead-3",
+        "-D INPUT -j policylang-ahead-1",
     ]
-    last = [line.text for line in lines][[line.text for line in lines].index("*raw", 1) :]
-    assert last == [
-        "*raw",
-        ":policylang-screen - [0:0]",
-        ":policylang-input - [0:0]",
-        ":policylang-log - [0:0]",
-        ":policylang-old - [0:0]",
-        ":policylang-ahead-1 - [0:0]",
-        ":policylang-ahead-2 - [0:0]",
-        "-D PREROUTING -j policylang-screen",
-        "-D PREROUTING -j policylang-ahead-1",
-        *(line for line in SCREENED.splitlines() if line.startswith(("-I", "-A"))),
-        "-X policylang-old",
-        "-X policylang-ahead-1",
-        "-X policylang-ahead-2",
-        "COMMIT",
+    assert "-X policylang-ahead-3" in last and "-X policylang-treat" not in last
+    inner = lines[len(COPY) : -len(last)]
+    assert [line for line in inner if "ahead" in line or "treat" in line] == [
+        ":policylang-treat - [0:0]",
+        "-D FORWARD -j policylang-treat",
+        "-X policylang-treat",
     ]
 
 
-def test_without_old_rules_or_new_screens_there_are_no_steps() -> None:
-    """Nothing is more open than no rules; and without screens the filter comes first anyway."""
-    assert replacement_in_steps(SCREENED, ()) == replacement(SCREENED, ())
-    plain = SCREENED.replace("policylang-screen", "policylang-other")
-    assert replacement_in_steps(plain, (FILTER,)) == replacement(plain, (FILTER,))
+@pytest.mark.parametrize("before", [(), (FILTER,)])
+def test_where_filters_stand_alone_there_are_no_steps(before: Generation) -> None:
+    """Nothing is more open than no rules; and a helper makes no filter more open than it is."""
+    helper = TRANSLATED.replace("*nat", "*raw").replace("policylang-dstnat", "policylang-input")
+    assert replacement_in_steps(helper, before) == replacement(helper, before)
+    assert replacement_in_steps(TRANSLATED, ()) == replacement(TRANSLATED, ())
+
+
+def test_the_last_filter_goes_after_what_it_relied_on() -> None:
+    nat = Table("nat", ("policylang-dstnat",), (), (), frozenset())
+    assert tables(replacement("", (FILTER, nat))) == ["*nat", "*filter"]
 
 
 def test_lines_know_where_they_come_from() -> None:

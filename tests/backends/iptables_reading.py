@@ -182,7 +182,10 @@ class Table:
 
 @dataclass
 class Outcome:
-    """`verdict` is ACCEPT, DROP or what REJECT says; None where our chains were left."""
+    """`verdict` is what ended a packet's way; None where our chains were left.
+
+    It is ACCEPT, DROP, what REJECT says, or a whole target. `logs` are targets that it came by.
+    """
 
     verdict: str | None = None
     logs: list[list[str]] = field(default_factory=list)
@@ -225,13 +228,14 @@ def read_rules(text: str, sets: Mapping[str, IpSet]) -> dict[str, Table]:
 def outcome(table: Table, built_in: str, packet: Packet, *, guards_hold: bool = True) -> Outcome:
     """What becomes of a packet that enters a built-in chain."""
     result = Outcome()
+    now = dict(packet)  # what targets make of it
 
     def read(chain: str) -> bool:
         """Whether the packet's way ends here."""
         for line in table.chains[chain]:
             if line.has_guard and not guards_hold:
                 continue
-            if not all(match(packet) for match in line.matches):
+            if not all(match(now) for match in line.matches):
                 continue
             match line.target:
                 case "ACCEPT" | "DROP":
@@ -243,7 +247,13 @@ def outcome(table: Table, built_in: str, packet: Packet, *, guards_hold: bool = 
                     return True
                 case "RETURN":
                     return False
-                case "LOG" | "NFLOG":
+                case "MASQUERADE" | "SNAT" | "NETMAP":
+                    result.verdict = " ".join((line.target, *line.options))
+                    return True
+                case "DSCP":
+                    result.logs.append([line.target, *line.options])
+                    now[Field.DSCP] = int(line.options[1])
+                case "LOG" | "NFLOG" | "MARK" | "CONNMARK":
                     result.logs.append([line.target, *line.options])
                 case "CT":
                     assert line.options[0] == "--helper"
@@ -268,6 +278,7 @@ def _line(words: list[str], sets: Mapping[str, IpSet]) -> Line:
     loaded: set[str] = set()
     rest = iter(words)
     negated = False
+    way = ""
     for word in rest:
         if word == "!":
             negated = True
@@ -299,11 +310,19 @@ def _line(words: list[str], sets: Mapping[str, IpSet]) -> Line:
             case "--hashlimit-name" | "--hashlimit-htable-expire":
                 next(rest)
                 continue
+            case "--dir":
+                way = next(rest)
+                continue
+            case "--pol":
+                where = {"in": Field.IPSEC, "out": Field.IPSEC_OUT}[way]
+                test = _equal(where, ["none", "ipsec"].index(next(rest)))
             case "-j" | "-g":
                 target = next(rest)
                 options = list(rest)
                 if options[:2] == ["--reject-with", "tcp-reset"] or target == "CT":
                     assert protocol is not None, "the kernel wants -p in this line"
+                if "--to-ports" in options or any(":" in o and "." in o for o in options[1:]):
+                    assert protocol in (6, 17, 33, 132), "iptables wants -p in this line"
                 return Line(matches, guard, target, word == "-g", options)
             case "-p":
                 value = next(rest)
@@ -320,14 +339,21 @@ def _line(words: list[str], sets: Mapping[str, IpSet]) -> Line:
             case _:
                 value = next(rest)
                 test = _test(word, value, protocol, loaded)
-        # What came without a MAC address meets no match of one, turned or not.
-        has_field = word != "--mac-source"
-        matches.append(_flipped(test, has_field) if is_not else test)
+        matches.append(_flipped(test, NEEDED.get(word)) if is_not else test)
     raise AssertionError(f"no target: {words}")
 
 
-def _flipped(test: Callable[[Packet], bool], has_field: bool) -> Callable[[Packet], bool]:
-    return lambda packet: (has_field or Field.SMAC in packet) and not test(packet)
+# What came without a MAC address, or is of no connection, meets no match of it, turned or not.
+NEEDED = {
+    "--mac-source": Field.SMAC,
+    "--ctorigdst": Field.CT_DIRECTION,
+    "--ctorigdstport": Field.CT_DIRECTION,
+    "--ctstatus": Field.CT_DIRECTION,
+}
+
+
+def _flipped(test: Callable[[Packet], bool], needed: Field | None) -> Callable[[Packet], bool]:
+    return lambda packet: (needed is None or needed in packet) and not test(packet)
 
 
 def _equal(where: Field, value: int) -> Callable[[Packet], bool]:
@@ -403,11 +429,18 @@ def _test(
             return _equal(Field.DSCP, int(value))
         case "--length":
             return _ports(Field.SIZE, [value])
-        case "--dir":
-            assert value == "in"
-            return lambda packet: True
-        case "--pol":
-            return _equal(Field.IPSEC, ["none", "ipsec"].index(value))
+        case "--ctstate" if value == "DNAT":
+            return _equal(Field.DNATED, 1)
+        case "--ctstatus":
+            assert value == "EXPECTED"
+            return _equal(Field.EXPECTED, 1)
+        case "--ctorigdst":
+            network = ip_network(value)
+            return lambda packet: (
+                Field.ORIG_DADDR in packet and _ip(packet[Field.ORIG_DADDR]) in network
+            )
+        case "--ctorigdstport":
+            return _ports(Field.ORIG_DPORT, [value])
         case "--ctstate":
             states = {State[name] for name in value.split(",")}
             return lambda packet: packet.get(Field.CT_STATE) in states

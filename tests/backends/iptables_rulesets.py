@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
@@ -11,16 +12,24 @@ from policylang.ir.actions import (
     Action,
     Answer,
     AssignHelper,
+    ConnectionMarkGuard,
     ConnectionsGuard,
     Drop,
+    End,
     Guard,
     Jump,
     Leave,
     Log,
+    MapPrefix,
     MarkGuard,
+    Masquerade,
     OwnerGuard,
     RateGuard,
     Reject,
+    SetConnectionMark,
+    SetDscp,
+    SetMark,
+    SourceNat,
     TimeGuard,
 )
 from policylang.ir.ruleset import (
@@ -149,6 +158,7 @@ SOME_MACS = st.one_of(
     _some(MACS, 3), st.just(Ranges(tuple((n, n + n % 3) for n in range(0, 99, 4))))
 )
 BIT = st.sampled_from([Ranges.of(0), Ranges.of(1)])
+BITS = st.sampled_from((0, 1))
 KEPT = DynamicSet("some", 60, 100)
 TESTS: tuple[AddressTest, ...] = (KEPT, HostSuffix(1, 1), HostSuffix(2, 3))
 ADDRESS_TEST_FIELDS = tuple(
@@ -163,6 +173,11 @@ BESIDE: dict[Field, st.SearchStrategy[Ranges]] = {
     Field.DSCP: _maybe_complement(Field.DSCP, _some([(0, 0), (46, 46), (8, 12)], 3)),
     Field.SIZE: _maybe_complement(Field.SIZE, _some([(0, 100), (200, 300), (1500, 1500)], 3)),
     Field.IPSEC: BIT,
+    Field.IPSEC_OUT: BIT,
+    Field.DNATED: BIT,
+    Field.EXPECTED: BIT,
+    Field.ORIG_DADDR: _maybe_complement(Field.ORIG_DADDR, _some(ADDRESSES, 3)).filter(bool),
+    Field.ORIG_DPORT: _maybe_complement(Field.ORIG_DPORT, PORTS),
     Field.ANSWER: BIT,
     Field.TO_ASKER: BIT,
     **dict.fromkeys(ADDRESS_TEST_FIELDS, BIT),
@@ -199,6 +214,7 @@ LOOKING: list[Guard] = [
     TimeGuard(NIGHTS, False),
     OwnerGuard("user", Ranges.of(33, 1000), ("www-data", "nobody")),
     MarkGuard(1, 0xFF),
+    ConnectionMarkGuard(2, 0xFF),
 ]
 COUNTING: list[Guard] = [RateGuard(10, "second", 5), ConnectionsGuard(8)]
 GUARDS = st.tuples(
@@ -233,6 +249,10 @@ SHAPES = (
     (Field.SPORT, Field.DPORT),
     (Field.ICMP_TYPE, Field.SADDR),
     (Field.CT_HELPER, Field.DPORT),
+    (Field.ORIG_DADDR, Field.ORIG_DPORT),
+    (Field.ORIG_DADDR, Field.L4PROTO, Field.ORIG_DPORT),
+    (Field.ORIG_DADDR, Field.DADDR, Field.DPORT),
+    (Field.SADDR, Field.ORIG_DPORT),
 )
 KEYS: dict[Field, list[Range]] = {
     Field.IIF: [name_range(p) for p in PATTERNS],
@@ -244,6 +264,7 @@ KEYS: dict[Field, list[Range]] = {
     Field.DPORT: [(n, n) for n in range(80, 130)] + [(1000, 1010), (2000, 60000)],
     Field.ICMP_TYPE: [(n, n) for n in (0, 3, 8, 255)] + [(10, 20)],
 }
+KEYS[Field.ORIG_DPORT] = KEYS[Field.DPORT]
 KEY_ADDRESSES = {
     4: [(n, n) for n in range(0x0A010000, 0x0A010010)]
     + [_range(text) for text in V4_TEXTS]
@@ -264,7 +285,7 @@ def lookups(
     fields = draw(st.sampled_from([s for s in SHAPES if not without & set(s)]))
     cube = draw(cubes(without))
     terms: dict[Field, Ranges] = {}
-    if {Field.SPORT, Field.DPORT} & set(fields) and Field.L4PROTO not in fields:
+    if {Field.SPORT, Field.DPORT, Field.ORIG_DPORT} & set(fields) and Field.L4PROTO not in fields:
         terms[Field.L4PROTO] = draw(
             st.sampled_from([Ranges.of(6), Ranges.of(6, 17), Ranges.of(*PORTED)])
         )
@@ -288,7 +309,8 @@ def lookups(
     return Lookup(cube, fields, tuple(kept))
 
 
-ADDRESS = (Field.SADDR, Field.DADDR)
+ENDS = (Field.SADDR, Field.DADDR)
+ADDRESS = (*ENDS, Field.ORIG_DADDR)
 
 
 def _apart(a: tuple[Range, ...], b: tuple[Range, ...]) -> bool:
@@ -324,7 +346,12 @@ def _actions(item: Item) -> list[Action]:
     return [item.action] if isinstance(item, Rule) else [e.action for e in item.entries]
 
 
-NOT_IN_RAW = frozenset({Field.CT_STATE, Field.CT_HELPER, Field.CT_DIRECTION, Field.OIF})
+NOT_IN_RAW = frozenset(
+    {
+        *(Field.CT_STATE, Field.CT_HELPER, Field.CT_DIRECTION, Field.OIF, Field.IPSEC_OUT),
+        *(Field.DNATED, Field.EXPECTED, Field.ORIG_DADDR, Field.ORIG_DPORT),
+    }
+)
 
 
 @st.composite
@@ -354,6 +381,59 @@ def _assigning(draw: st.DrawFn, jumps: list[str], without: frozenset[Field]) -> 
     return tuple(found)
 
 
+V4_TARGETS, V6_TARGETS = _range("10.9.0.1-10.9.0.7"), _range("fd00:9::1-fd00:9::7")
+TREATMENTS: dict[Stage, list[Action]] = {
+    Stage.SRCNAT: [
+        Masquerade(),
+        Masquerade((1000, 1999), is_random=True),
+        SourceNat(V4_TARGETS),
+        SourceNat(V6_TARGETS, is_persistent=True),
+        SourceNat(V4_TARGETS, (7, 7)),
+        SourceNat(V6_TARGETS, (8, 9)),
+        MapPrefix(End.SOURCE, _range("10.9.0.0/16")),
+        MapPrefix(End.SOURCE, _range("fd00:9::/64")),
+    ],
+    # Bits that no guard above asks for.
+    Stage.MARK: [
+        SetMark(0x100, 0x300),
+        SetMark(0x400, 0x400),
+        SetConnectionMark(0x100, 0xFF00),
+        SetDscp(46),
+    ],
+}
+NOT_THERE = {
+    Stage.SRCNAT: frozenset({Field.SMAC, Field.IPSEC}),
+    Stage.MARK: frozenset({Field.OIF, Field.IPSEC_OUT}),
+}
+
+
+@st.composite
+def treatments(draw: st.DrawFn, stage: Stage, path: Path) -> Ruleset:
+    """A ruleset that translates or marks, in chains that may be left from within."""
+    without = NOT_THERE[stage]
+
+    def items(jumps: list[str]) -> tuple[Item, ...]:
+        found: list[Item] = []
+        for _ in range(draw(st.integers(1, 6))):
+            actions = [*TREATMENTS[stage], *LOGS[:1], *map(Jump, jumps), Leave()]
+            looking = draw(st.lists(st.sampled_from(LOOKING), unique=True, max_size=1))
+            found.append(Rule(draw(cubes(without)), draw(st.sampled_from(actions)), tuple(looking)))
+        if draw(st.booleans()):
+            lookup = draw(lookups([], without))
+            some = draw(st.sampled_from([TREATMENTS[stage][:1], [*TREATMENTS[stage], Leave()]]))
+            entries = (
+                replace(entry, action=draw(st.sampled_from(some))) for entry in lookup.entries
+            )
+            found.insert(0, replace(lookup, entries=tuple(entries)))
+        return tuple(found)
+
+    inner = Chain("inner", items([]))
+    base = Chain("base", items([inner.name]))
+    chains = (base, inner) if _is_read(inner.name, (base,)) else (base,)
+    bases = (Base(stage, path, base.name),)
+    return Ruleset(bases, chains, address_tests=TESTS, dynamic_sets=(KEPT,))
+
+
 # --- packets -------------------------------------------------------------------------------------
 
 
@@ -375,6 +455,7 @@ def packets(ruleset: Ruleset) -> st.SearchStrategy[dict[Field, int]]:
     edges[Field.SMAC] |= {0, 1, 3, 0x0200_0000_0099}
     edges[Field.DSCP] |= {0, 46, 63}
     edges[Field.SIZE] |= {0, 100, 65535}
+    edges[Field.ORIG_DPORT] |= {0, 8, 80, 255}
     for where in ADDRESS:
         edges[where] |= {low for low, _ in ADDRESSES}
     choices: dict[Field, st.SearchStrategy[int]] = {
@@ -402,7 +483,7 @@ def _packets(draw: st.DrawFn, choices: dict[Field, st.SearchStrategy[int]]) -> d
         packet[where] = draw(choices[where])
     if draw(st.booleans()):
         packet[Field.CT_HELPER] = draw(choices[Field.CT_HELPER])
-    for where in ADDRESS:
+    for where in ENDS:
         packet[where] = draw(choices[where].filter(lambda n: (n >= V6_BASE) == (family == 6)))
     types = (1, 2, 3, 4, 5) if family == 4 else (1, 2, 4, 5)
     for where in (Field.SADDR_TYPE, Field.DADDR_TYPE):
@@ -413,7 +494,12 @@ def _packets(draw: st.DrawFn, choices: dict[Field, st.SearchStrategy[int]]) -> d
         packet[Field.SMAC] = draw(choices[Field.SMAC])
     if packet[Field.CT_STATE] not in (State.INVALID, State.UNTRACKED):
         packet[Field.CT_DIRECTION] = draw(st.sampled_from((0, 1)))
-    packet[Field.IPSEC] = draw(st.sampled_from((0, 1)))
+        of_family = choices[Field.ORIG_DADDR].filter(lambda n: (n >= V6_BASE) == (family == 6))
+        packet[Field.ORIG_DADDR] = draw(of_family)
+    for where in (Field.DNATED, Field.EXPECTED):
+        packet[where] = draw(BITS) if Field.CT_DIRECTION in packet else 0
+    for where in (Field.IPSEC, Field.IPSEC_OUT):
+        packet[where] = draw(BITS)
     for where in ADDRESS_TEST_FIELDS:
         packet[where] = _passes(draw, where, packet)
     if family == 6:
@@ -425,6 +511,8 @@ def _packets(draw: st.DrawFn, choices: dict[Field, st.SearchStrategy[int]]) -> d
     if protocol in PORTED:
         packet[Field.SPORT] = draw(choices[Field.SPORT])
         packet[Field.DPORT] = draw(choices[Field.DPORT])
+        if Field.CT_DIRECTION in packet:
+            packet[Field.ORIG_DPORT] = draw(choices[Field.ORIG_DPORT])
     if protocol == 6:
         packet[Field.TCP_FLAGS] = draw(st.sampled_from([0, 2, 4, 0x10, 0x12, 0x14, 0x40, 0xC2]))
     if (family, protocol) == (4, 1):

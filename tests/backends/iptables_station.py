@@ -26,6 +26,11 @@ from tests.backends.nft_station import Packet, Station, station
 from tests.kernel.ground import Family
 
 SCREEN, SCREEN_STATE = (Stage.SCREEN, Path.INPUT), (Stage.SCREEN_STATE, Path.INPUT)
+UNTRACK, MARK, DSTNAT = (
+    {path: (stage, path) for path in (Path.INPUT, Path.OUTPUT)}
+    for stage in (Stage.UNTRACK, Stage.MARK, Stage.DSTNAT)
+)
+TPROXY, SRCNAT = (Stage.TPROXY, Path.INPUT), (Stage.SRCNAT, Path.FORWARD)
 INPUT, FORWARD, OUTPUT = ((Stage.FILTER, path) for path in (Path.INPUT, Path.FORWARD, Path.OUTPUT))
 
 FLAVOURS = ("legacy", "nft")
@@ -58,8 +63,10 @@ NOTHING = "".join(
     f"*{table}\n" + "".join(f":{chain} ACCEPT\n" for chain in chains) + "COMMIT\n"
     for table, chains in {
         "raw": ("PREROUTING", "OUTPUT"),
-        "mangle": ("PREROUTING",),
+        "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
+        "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
         "filter": ("INPUT", "FORWARD", "OUTPUT"),
+        "security": ("INPUT", "FORWARD", "OUTPUT"),
     }.items()
 )
 COUNTED = re.compile(r"^\[(\d+):\d+\] .*--nflog-prefix +\"?([^\" ]+)", re.MULTILINE)

@@ -75,6 +75,9 @@ class Packet:
     options: bytes = b""
     extensions: tuple[tuple[int, bytes], ...] = ()
     tcp_flags: int = 0x02
+    numbers: tuple[int, int] = (1, 1)  # of TCP: in sequence, and acknowledged
+    mss: int | None = None  # of TCP: the segment size that a SYN offers
+    content: bytes = b""  # of TCP and UDP
 
     @property
     def family(self) -> int:
@@ -115,13 +118,17 @@ class Packet:
         sport, dport = self.ports
         match self.protocol:
             case 17:
-                body = struct.pack("!HHHH", sport, dport, 8 + padding, 0) + bytes(padding)
+                size = 8 + len(self.content) + padding
+                body = struct.pack("!HHHH", sport, dport, size, 0) + self.content + bytes(padding)
                 offset = 6
             case 6:
+                # RFC 9293 section 3.2: option 2 of four bytes
+                option = b"" if self.mss is None else struct.pack("!BBH", 2, 4, self.mss)
+                words = 5 + len(option) // 4
                 body = struct.pack(
-                    "!HHIIBBHHH", sport, dport, 1, 1, 5 << 4, self.tcp_flags, 512, 0, 0
+                    "!HHIIBBHHH", *self.ports, *self.numbers, words << 4, self.tcp_flags, 512, 0, 0
                 )
-                body += bytes(padding)
+                body += option + self.content + bytes(padding)
                 offset = 16
             case 1 | 58:
                 body = struct.pack("!BBHHH", self.icmp_type, 0, 0, 1, 1) + bytes(16 + padding)
@@ -211,6 +218,7 @@ class Station:
     inside: Namespace
     wires: dict[str, socket.socket]
     own: dict[tuple[str, int], socket.socket]
+    outside: Namespace  # where the wires end
     thrown: int = field(default=0)
 
     def load(self, script: str, zone: str = "UTC") -> None:
@@ -327,7 +335,7 @@ def station() -> Iterator[Station]:
                 ),
             )
             outside.ip(f"link set {wire} up")
-        made = Station(inside, {}, {})
+        made = Station(inside, {}, {}, outside)
         for wire in WIRES:
             with outside.entered():
                 opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)

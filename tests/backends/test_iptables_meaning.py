@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from dataclasses import replace
+from itertools import combinations, groupby
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,12 +11,27 @@ from hypothesis import strategies as st
 
 from policylang.backends.iptables import IptablesBackend
 from policylang.diagnostics import Report
-from policylang.ir.actions import Accept, Action, Answer, AssignHelper, Drop, Leave, Log, Reject
+from policylang.ir.actions import (
+    Accept,
+    Action,
+    Answer,
+    AssignHelper,
+    Drop,
+    Leave,
+    Log,
+    MapPrefix,
+    Masquerade,
+    Reject,
+    SetConnectionMark,
+    SetDscp,
+    SetMark,
+    SourceNat,
+)
 from policylang.ir.ruleset import Base, Chain, Entry, Item, Lookup, Rule, Ruleset
 from policylang.ir.stages import Path, Stage
-from policylang.packets.cube import EVERYTHING, Cube
+from policylang.packets.cube import EMPTY, EVERYTHING, Cube
 from policylang.packets.fields import TCP, UDP, UNIVERSE, AddressType, Field, with_flags
-from policylang.packets.values import V6_BASE, Ranges, name_range
+from policylang.packets.values import V6_BASE, Ranges, format_address, name_range
 from tests.backends.iptables_reading import Table, jumps, outcome, read_rules, read_sets
 from tests.backends.iptables_rulesets import (
     KEPT,
@@ -27,6 +43,7 @@ from tests.backends.iptables_rulesets import (
     lookups,
     packets,
     rules,
+    treatments,
 )
 from tests.properties.evaluate import evaluate
 
@@ -157,6 +174,106 @@ def test_a_rule_that_keeps_a_helper_away(data: st.DataObject) -> None:
 def test_assignments(data: st.DataObject) -> None:
     ruleset = data.draw(assignments())
     assert_same_helper(ruleset, data.draw(some(ruleset)))
+
+
+def ported(packet: dict[Field, int]) -> bool:
+    return packet[Field.L4PROTO] in (6, 17, 33, 132)
+
+
+def treatment(action: Action | None, packet: dict[Field, int]) -> str | None:
+    """What becomes of a packet that leaves, as a target."""
+    match action:
+        case Masquerade(ports, is_random):
+            words = ["MASQUERADE"]
+            if ports is not None and ported(packet):
+                words.append(f"--to-ports {ports[0]}-{ports[1]}")
+            return " ".join([*words, *(["--random-fully"] if is_random else [])])
+        case SourceNat(addresses, ports, _, is_persistent):
+            place = "-".join(map(format_address, addresses))
+            if ports is not None and ported(packet):
+                span = f"{ports[0]}-{ports[1]}" if ports[0] < ports[1] else f"{ports[0]}"
+                place = f"[{place}]:{span}" if packet[Field.FAMILY] == 6 else f"{place}:{span}"
+            return f"SNAT --to-source {place}{' --persistent' if is_persistent else ''}"
+        case MapPrefix(_, (low, _)):
+            return f"NETMAP --to {format_address(low)}/{16 if packet[Field.FAMILY] == 4 else 64}"
+        case Leave() | None:
+            return None
+    raise AssertionError(action)
+
+
+def is_about(action: Action, family: int) -> bool:
+    match action:
+        case SourceNat((low, _)) | MapPrefix(_, (low, _)):
+            return (low >= V6_BASE) == (family == 6)
+    return True
+
+
+def of_family(ruleset: Ruleset, family: int) -> Ruleset:
+    """The ruleset without what translates into the other family, which no packet can meet."""
+
+    def kept(item: Item) -> Item:
+        if isinstance(item, Lookup):
+            found = tuple(e for e in item.entries if is_about(e.action, family))
+            return replace(item, entries=found)
+        cube = item.cube if is_about(item.action, family) else EMPTY
+        return replace(item, cube=cube)
+
+    chains = (replace(c, items=tuple(map(kept, c.items))) for c in ruleset.chains)
+    return replace(ruleset, chains=tuple(chains))
+
+
+@thorough
+@given(st.data())
+def test_what_translates_sources(data: st.DataObject) -> None:
+    """Own packets came by no interface, and a rule that names one is not for them."""
+    ruleset = data.draw(treatments(Stage.SRCNAT, Path.FORWARD))
+    tables = compiled(ruleset)
+    for packet in data.draw(some(ruleset)):
+        if packet[Field.SADDR_TYPE] == AddressType.LOCAL:
+            del packet[Field.IIF]
+        family = packet[Field.FAMILY]
+        for guards_hold in (True, False):
+            fate = evaluate(
+                of_family(ruleset, family),
+                Stage.SRCNAT,
+                Path.FORWARD,
+                packet,
+                guards_hold=guards_hold,
+            )
+            found = outcome(tables[family]["nat"], "POSTROUTING", packet, guards_hold=guards_hold)
+            assert found.verdict == treatment(fate.action, packet)
+            assert found.logs == [log_options(log) for log in fate.logs]
+
+
+@thorough
+@given(st.data())
+def test_marks(data: st.DataObject) -> None:
+    ruleset = data.draw(treatments(Stage.MARK, Path.INPUT))
+    tables = compiled(ruleset)
+    for packet in data.draw(some(ruleset)):
+        arriving: dict[Field, int] = {f: v for f, v in packet.items() if f is not Field.OIF}
+        for guards_hold in (True, False):
+            fate = evaluate(ruleset, Stage.MARK, Path.INPUT, arriving, guards_hold=guards_hold)
+            table = tables[packet[Field.FAMILY]]["mangle"]
+            found = outcome(table, "PREROUTING", arriving, guards_hold=guards_hold)
+            assert found.verdict is None
+            # What a line makes of a packet may bring it to the next one of the same rule.
+            made = [words for words, _ in groupby(found.logs)]
+            wanted = [effect_options(effect) for effect in fate.effects]
+            assert made == [words for words, _ in groupby(wanted)]
+
+
+def effect_options(effect: Action) -> list[str]:
+    match effect:
+        case SetMark(value, mask):
+            return ["MARK", "--set-xmark", f"0x{value:x}/0x{mask:x}"]
+        case SetConnectionMark(value, mask):
+            return ["CONNMARK", "--set-xmark", f"0x{value:x}/0x{mask:x}"]
+        case SetDscp(code):
+            return ["DSCP", "--set-dscp", str(code)]
+        case Log():
+            return log_options(effect)
+    raise AssertionError(effect)
 
 
 def test_entries_that_overlap_log_once() -> None:

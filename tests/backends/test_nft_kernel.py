@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 
+from policylang.backends.nft import CAPABILITIES, HOOKS
 from policylang.backends.nft.sets import TABLE_SIZE, dynamic_set_name
 from policylang.ir.actions import (
     Accept,
@@ -23,6 +24,7 @@ from policylang.ir.actions import (
     End,
     Guard,
     Jump,
+    Leave,
     Log,
     MarkGuard,
     Native,
@@ -52,6 +54,7 @@ from tests.backends.nft_station import (
     ruleset,
     station,
 )
+from tests.backends.test_consumption import ELSEWHERE, NOT_YET, SOME, needed
 from tests.kernel.ground import CommandError
 
 INPUT = (Stage.FILTER, Path.INPUT)
@@ -263,6 +266,21 @@ def test_a_packet_goes_one_way_of_its_connection(firewall: Station) -> None:
             answer = arriving(family=family, ports=(53, port))
             other = arriving(family=family, ports=(53, port + 1))
             assert firewall.verdicts(Hook.INPUT, (answer, other)) == passed
+
+
+@pytest.mark.parametrize("place", HOOKS, ids=lambda place: f"{place[0]}-{place[1]}")
+def test_the_kernel_takes_whatever_a_stage_can_match(
+    firewall: Station, place: tuple[Stage, Path]
+) -> None:
+    """All that is not refused, at each hook that has it; most of it is read there by no test."""
+    stage, path = place
+    fields = CAPABILITIES.fields[stage] - ELSEWHERE[path] - NOT_YET.get(place, set())
+    action = Leave() if Leave in CAPABILITIES.actions[stage] else DROP
+    made = [needed(f) & Cube.of({f: SOME[f]}) for f in sorted(fields)]
+    tests = tuple(HostSuffix(n, (1 << 64) - 1) for n in range(1, 17))
+    script = emitted(ruleset({place: [Rule(cube, action) for cube in made]}, tests=tests))
+    assert script.count("accept" if isinstance(action, Leave) else "drop") > len(made)
+    firewall.load(script)
 
 
 # --- tests of addresses, and sets that fill ------------------------------------------------------

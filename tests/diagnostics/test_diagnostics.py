@@ -50,12 +50,18 @@ def parameters_of(policy: Path) -> dict[str, str]:
     return dict(re.findall(r"^# -D ([^=\n]*)=(.*)$", text, re.MULTILINE))
 
 
+def targets_of(policy: Path) -> list[str]:
+    """All targets, or the one of a policy that says `# For TARGET alone.`."""
+    text = policy.read_bytes().decode("utf-8", "replace")
+    return re.findall(r"^# For (\w+) alone\.$", text, re.MULTILINE) or list(TARGETS)
+
+
 def checked(policy: Path) -> Report:
     """What `policylang check` finds in a policy."""
     report = Report()
     ruleset = ruleset_of(policy, report, parameters=parameters_of(policy))
     if ruleset is not None:
-        for target in TARGETS:
+        for target in targets_of(policy):
             artifact_of(ruleset, target, report)
     return report
 

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
+import os
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from policylang.apply import kernel, members, nft, programs, restore, xtables
+from policylang.apply import (
+    forwarding,
+    kernel,
+    members,
+    modules,
+    nft,
+    probing,
+    programs,
+    proxy_routes,
+    published,
+    restore,
+    xtables,
+)
 from policylang.apply.programs import Finished
 from policylang.backends.base import Artifact
 from policylang.cli import output, sets
 from policylang.cli.arguments import REFUSED
 from policylang.diagnostics import Report
+from policylang.ir.ruleset import NO_NEEDS, Needs, ProxyRoute
 from policylang.packets.values import parse_one_address
 from policylang.pipeline import Text, compile_policy
 
@@ -25,10 +40,14 @@ Answer = Callable[[Sequence[str]], Finished]
 POLICY = "zone wan { interface eth0 }\nallow ftp inbound from wan\n"
 
 
-def compiled(target: str) -> Artifact:
-    artifact = compile_policy(Text(POLICY, "web.policy", Path()), target, Report())
+def compiled(target: str, policy: str = POLICY) -> Artifact:
+    artifact = compile_policy(Text(policy, "web.policy", Path()), target, Report())
     assert artifact is not None
     return artifact
+
+
+def needed(policy: str = POLICY) -> Needs:
+    return compiled("nft", policy).needs
 
 
 def answering(patch: pytest.MonkeyPatch, answer: Answer) -> None:
@@ -110,6 +129,77 @@ def program_missing(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> 
     assert programs.run(["ipset", "list"], report) is None
 
 
+def module_missing(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    (folder / os.uname().release).mkdir()
+    patch.setattr(modules, "FOLDER", folder)
+    patch.setattr(modules, "LOADED", folder / "none")
+    words = "modprobe: FATAL: Module nf_conntrack_ftp not found in directory /lib/modules/6.1.0\n"
+    answering(patch, failing("modprobe", words))
+    assert modules.load(needed().modules, report) is None
+
+
+def helper_missing(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def run(argv: Sequence[str], report: Report, *, stdin: str) -> Finished:
+        return Finished(argv[0], int("--helper" in stdin), "", "iptables: No such file\n")
+
+    patch.setattr(programs, "run", run)
+    assert probing.report_missing(needed(), restore.tools(restore.Flavour.LEGACY), report)
+
+
+ROUTER = "zone lan { interface eth0 }\nallow http from lan to 192.0.2.0/24, 2001:db8::/32\n"
+
+
+def not_forwarding(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, text: str) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    (folder / "net" / "ipv4").mkdir(parents=True)
+    (folder / "net" / "ipv4" / "ip_forward").write_text("0\n")
+    patch.setattr(forwarding, "SYSCTLS", folder)
+    patch.setattr(Path, "write_text", refused)
+    assert forwarding.switch_on(needed(ROUTER).forwards, report) == ()
+
+
+def advertisements_ignored(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    for name, value in (("all/forwarding", "0\n"), ("eth1/accept_ra", "1\n")):
+        path = folder / "net" / "ipv6" / "conf" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(value)
+    zeros, router = "0" * 32, "fe80" + "0" * 27 + "1"
+    route = f"{zeros} 00 {zeros} 00 {router} 00000400 00000001 00000000 00450003     eth1\n"
+    (folder / "ipv6_route").write_text(route)
+    patch.setattr(forwarding, "SYSCTLS", folder)
+    patch.setattr(forwarding, "ROUTES", folder / "ipv6_route")
+    assert forwarding.switch_on(needed(ROUTER).forwards, report)
+
+
+PROXY_ROUTE = ProxyRoute(1, 1, (4,))
+
+
+def no_proxy_route(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def answer(argv: Sequence[str]) -> Finished:
+        words = "Error: Nexthop device is not up.\n"
+        return Finished("ip", 0, "[]", "") if "show" in argv else Finished("ip", 2, "", words)
+
+    answering(patch, answer)
+    assert proxy_routes.lay(PROXY_ROUTE, report) == ()
+
+
+def foreign_route(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    rule = [{"priority": 700, "src": "all", "table": "100"}]
+    listed = {"rule": json.dumps(rule), "route": "[]"}
+    answering(patch, lambda argv: Finished("ip", 0, listed[argv[4]] if "show" in argv else "", ""))
+    assert proxy_routes.lay(PROXY_ROUTE, report)
+
+
+def published_ports(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    port = published.Published(published.DOCKER, "tcp", 4, None, "8080", "172.17.0.2:80")
+    patch.setattr(published, "found", lambda: iter((port,)))
+    published.warn(NO_NEEDS, report)
+    assert not report.diagnostics
+    published.warn(needed(POLICY + "deny all inbound from wan\n"), report)
+
+
 BANNED = """\
 table inet policylang {
 	set banned-v4 {
@@ -173,6 +263,13 @@ TRIGGERS: dict[str, Trigger] = {
         no_such_namespace,
         not_permitted,
         program_missing,
+        module_missing,
+        helper_missing,
+        not_forwarding,
+        advertisements_ignored,
+        no_proxy_route,
+        foreign_route,
+        published_ports,
         no_such_set,
         no_such_element,
         set_full,

@@ -18,7 +18,8 @@ from ipaddress import ip_network
 from random import Random
 
 from policylang.backends.base import Artifact
-from policylang.model.types import Answer, Conditions, Direction, Policy, Protection, Verb
+from policylang.model.policy import Policy, Protection
+from policylang.model.types import Answer, Conditions, Direction, Verb
 from policylang.packets.fields import ICMP, ICMPV6, TCP, UDP, AddressType, State
 from tests.differential import conntrack
 from tests.differential.arena import ANCHORS, Facts, Firewall, connect, firewall, sender_mac

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from policylang.backends.base import Artifact
 from policylang.diagnostics import Report
+from policylang.model.policy import Policy
 from policylang.model.resolve import resolve
-from policylang.model.types import Policy
 from policylang.pipeline import Text, artifact_of, ruleset_of
 from policylang.syntax.loader import load_text
 

@@ -18,7 +18,8 @@ from policylang.ir import actions as ir
 from policylang.ir.ruleset import Ruleset
 from policylang.ir.stages import Path
 from policylang.lower.stateful import lower
-from policylang.model.types import Direction, Policy
+from policylang.model.policy import Policy
+from policylang.model.types import Direction
 from policylang.optimise import optimise
 from policylang.packets.fields import TCP, AddressType, Field, FlowDirection, State
 from policylang.packets.values import name_range, parse_one_address
@@ -32,9 +33,16 @@ from tests.differential.probes import (
     Volley,
     aimed_at,
 )
+from tests.differential.translating import (
+    Mistranslation,
+    aims,
+    mistranslation,
+    sent_elsewhere,
+)
 from tests.properties.evaluate import Fate, Tags, World, filtered
 from tests.reference.interpreter import MULTICAST, Moment, Packet, Verdict, decide
 
+REFUSED = ("dialled-set",)  # errors that the lowering alone finds, in what a policy may well say
 FIRST_MOMENT = datetime(2026, 11, 16, tzinfo=UTC)  # a Monday
 PATHS = {
     Direction.INBOUND: Path.INPUT,
@@ -62,17 +70,30 @@ class Difference:
         )
 
 
-def differences(text: str, policy: Policy, probes: int, random: Random) -> Iterator[Difference]:
+def differences(
+    text: str, policy: Policy, probes: int, random: Random
+) -> Iterator[Difference | Mistranslation]:
     """What differs for probes aimed at a policy, each with what might be the case around it."""
     report = Report()
     lowered = lower(policy, report)
+    if any(d.code in REFUSED for d in report.diagnostics):
+        return
     assert not report.has_errors, [d.message for d in report.in_order()]
     rulesets = {False: lowered, True: optimise(lowered, Report())}
-    volley = aimed_at(policy, probes, random)
+    volley = aimed_at(aims(policy), probes, random)
     opened = {c.opened for c in volley.connections}
     for probe in volley.probes:
         packet = _made_up(probe, volley.connections, opened, random)
         moment = _moment(volley, random)
+        if policy.treatments:
+            first = replace(packet, state=State.NEW)
+            for is_optimised, ruleset in rulesets.items():
+                world = World(_members(moment))
+                found = mistranslation(ruleset, policy, first, fields_of(first), moment, world)
+                if found is not None:
+                    yield Mistranslation(text, first, moment, *found, is_optimised)
+                    break
+            packet = sent_elsewhere(policy, packet, moment, random)
         verdict = decide(policy, packet, moment)
         for is_optimised, ruleset in rulesets.items():
             fate = fate_of(ruleset, packet, moment)
@@ -102,13 +123,17 @@ def fits(fate: Fate, verdict: Verdict, packet: Packet) -> bool:
 
 def fate_of(ruleset: Ruleset, packet: Packet, moment: Moment) -> Fate:
     """What rules do with a packet, screens included."""
-    members = {
-        name: frozenset(_number(address) for address in held)
-        for name, held in moment.members.items()
-    }
+    members = _members(moment)
     tags = Tags(packet.mark, packet.user, packet.group, moment.now, moment.within_rates)
     path = PATHS[packet.direction]
     return filtered(ruleset, path, fields_of(packet), tags, World(members))
+
+
+def _members(moment: Moment) -> dict[str, frozenset[int]]:
+    return {
+        name: frozenset(_number(address) for address in held)
+        for name, held in moment.members.items()
+    }
 
 
 def fields_of(packet: Packet) -> Mapping[Field, int]:
@@ -134,6 +159,12 @@ def fields_of(packet: Packet) -> Mapping[Field, int]:
         Field.SOURCE_ROUTED: packet.is_source_routed,
         Field.ANSWER: 0,
         Field.TO_ASKER: 0,
+        Field.DNATED: packet.dialled is not None,
+        Field.ORIG_DADDR: _number(packet.dialled.address if packet.dialled else packet.destination),
+        Field.ORIG_DPORT: packet.dialled.port
+        if packet.dialled
+        else packet.ports and packet.ports[1],
+        Field.EXPECTED: 0,
     }
     if packet.is_icmp:
         found[Field.ICMP_TYPE if packet.family == 4 else Field.ICMPV6_TYPE] = packet.icmp_type

@@ -73,16 +73,20 @@ CONNECTIONS = ("60000 connections", "50000 connections per source", "900 connect
 PROTECTIONS = ("spoofing", "bogons", "bad-flags", "syn-flood limit 10000/second burst 10000")
 
 
-def random_policy(random: Random) -> str:
-    """The text of a policy; now and then one that the compiler refuses."""
-    return _Author(random).policy()
+def random_policy(random: Random, *, translates: bool = False) -> str:
+    """The text of a policy; now and then one that the compiler refuses.
+
+    With `translates`, some of its statements send connections elsewhere.
+    """
+    return _Author(random, translates=translates).policy()
 
 
 class _Author:
     """Writes one policy; declared names are gathered so that later statements use them."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, *, translates: bool = False) -> None:
         self.random = random
+        self.translates = translates
         self.zones: list[str] = []
         self.address_sets: list[str] = []
         self.dynamic_sets: list[str] = []  # filled before
@@ -135,6 +139,8 @@ class _Author:
             self.whole_groups.append("whole0")
         for _ in range(self.random.randint(1, 12)):
             lines.append(self.statement())
+        if self.translates:
+            self.scatter(lines)
         if self.chance(0.3):
             position = self.random.randint(0, len(lines))
             while position < len(lines) and not lines[position].startswith(("traffic", *VERBS)):
@@ -408,6 +414,93 @@ class _Author:
     def answer(self, verb: str) -> str:
         return f" with {self.pick(ANSWERS)}" if verb == "reject" and self.chance(0.5) else ""
 
+    # --- translations -----------------------------------------------------------------------
+
+    def scatter(self, lines: list[str]) -> None:
+        """Put translations among the statements."""
+        first = next((n for n, line in enumerate(lines) if line.startswith(VERBS)), len(lines))
+        for _ in range(self.random.randint(1, 5)):
+            lines.insert(self.random.randint(first, len(lines)), self.translation())
+
+    def translation(self) -> str:
+        kind = self.random.random()
+        if kind < 0.4:
+            return self.port_forward()
+        if kind < 0.6:
+            place = f"from {self.end()} to {self.met()}" if self.chance(0.7) else "inbound"
+            what, port = self.ported()
+            new = port or f" port {self.random.choice(NOTED_PORTS)}"
+            conditions = self.translated_conditions((place,))
+            return f"redirect {what} {place}{new}{conditions}"
+        if kind < 0.68:
+            prefixes = self.prefixes()
+            mark = f" mark {self.pick(MARKS)}" if self.chance(0.1) else ""
+            return f"netmap {prefixes[0]} to {prefixes[1]} on {self.pick(self.zones)}{mark}"
+        if kind < 0.76:
+            what = self.pick(("http", "dns", "tcp 80-443", "udp 53", "protocol tcp, udp"))
+            to = f" to {self.destination()}" if self.chance(0.5) else ""
+            source = self.end()
+            conditions = self.translated_conditions((f"from {source} to any",))
+            return f"tproxy {what} from {source}{to} port 3129{conditions}"
+        return self.source_translation()
+
+    def port_forward(self) -> str:
+        what, port = (self.what(), "") if self.chance(0.3) else self.ported()
+        if port == "" and not self.chance(0.5) and not what.startswith("all"):
+            port = f" port {self.random.choice(NOTED_PORTS)}"
+        source = self.end()
+        at = f" at {self.met()}" if self.chance(0.4) else ""
+        targets = self.list_of(self.target, 3)
+        by_source = " by source" if self.chance(0.2) else ""
+        hairpin = " hairpin" if self.chance(0.3) else ""
+        conditions = self.translated_conditions((f"from {source} to any",))
+        return f"dnat {what} from {source}{at} to {targets}{by_source}{port}{hairpin}{conditions}"
+
+    def ported(self) -> tuple[str, str]:
+        """What has ports, and as many new ones now and then."""
+        if self.chance(0.3):
+            old, new = (self.random.randint(1, 65000) for _ in range(2))
+            count = self.random.randint(1, 4)
+            return f"tcp {old}-{old + count}", f" port {new}-{new + count}"
+        kind = self.pick(("tcp", "udp", "http", "ftp", "tftp", "dns"))
+        return (f"{kind} {self.port_list()}" if kind in ("tcp", "udp") else kind), ""
+
+    def target(self) -> str:
+        """A few addresses of other machines."""
+        point = self.random.choice(self.points)
+        return str(point) if self.chance(0.7) else f"{point}-{point + self.random.randint(1, 9)}"
+
+    def prefixes(self) -> tuple[str, str]:
+        point = self.random.choice(self.points)
+        same = [p for p in (*self.points, self.point()) if p.version == point.version]
+        length = self.random.randint(24, 32) if point.version == 4 else self.random.randint(60, 128)
+        other = self.random.choice(same)
+        outer, inner = (ip_network(f"{p}/{length}", strict=False) for p in (point, other))
+        return str(outer), str(inner)
+
+    def source_translation(self) -> str:
+        what = f"{self.what()} " if self.chance(0.4) else ""
+        place = f"from {self.end()} to {self.met()}"
+        port = f" port {self.pick(('1024-2048', '20000-30000'))}" if self.chance(0.2) else ""
+        random = " random" if self.chance(0.2) else ""
+        if self.chance(0.5):
+            return f"masquerade {what}{place}{port}{random}{self.translated_conditions((place,))}"
+        addresses = self.list_of(self.target, 2)
+        conditions = self.translated_conditions((place,))
+        return f"snat {what}{place} as {addresses}{port}{random}{conditions}"
+
+    def met(self) -> str:
+        """An end that is no group, and where packets do not come from."""
+        while "ipsec" in (end := self.end()):
+            pass
+        return end
+
+    def translated_conditions(self, places: tuple[str, ...]) -> str:
+        if not self.chance(0.3):
+            return ""
+        conditions = self.conditions(places)
+        return "" if " limit " in conditions or " connections" in conditions else conditions
+
     # --- places -----------------------------------------------------------------------------
 
     def place(self) -> str:
@@ -460,6 +553,10 @@ class _Author:
             return "any"
         if kind < 0.18:
             return "self"
+        if groups and self.translates and kind < 0.22:
+            ports = f" {self.port()}" if self.chance(0.4) else ""
+            at = f" at {self.address()}" if self.chance(0.3) else ""
+            return f"published{ports}{at}"
         if groups and kind < 0.26:
             element = self.pick(("broadcast", "multicast"))
         elif kind < 0.28:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from random import Random
 
+from policylang.model.policy import Policy, Protection
 from policylang.model.types import (
     AddressEnd,
     AnyEnd,
@@ -23,9 +24,8 @@ from policylang.model.types import (
     GroupEnd,
     Helper,
     IpsecEnd,
-    Policy,
     PolicyRule,
-    Protection,
+    PublishedEnd,
     SelfEnd,
     SuffixEnd,
     Traffic,
@@ -597,6 +597,8 @@ def _zones(element: EndElement) -> Iterator[Zone]:
             yield from within
         case AnyEnd() | SelfEnd():
             return
+        case PublishedEnd(within=within):
+            yield from within
         case (
             AddressEnd(within=within)
             | GroupEnd(within=within)

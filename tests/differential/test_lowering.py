@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,15 +18,31 @@ import pytest
 
 from policylang.ir import actions as ir
 from policylang.ir.actions import Guard
-from policylang.lower import bans, conditions, deciding, helpers, protect, stateful
+from policylang.ir.stages import Path as Way
+from policylang.lower import (
+    bans,
+    before_routing,
+    by_address,
+    conditions,
+    deciding,
+    expected,
+    forwards,
+    hairpin,
+    placing,
+    protect,
+    stateful,
+    translations,
+)
 from policylang.lower.address_tests import AddressTests
+from policylang.lower.paths import traffic_cube
 from policylang.model.types import Conditions
-from policylang.packets.cube import Cube
+from policylang.packets.cube import EVERYTHING, Cube
 from policylang.packets.fields import Field
 from policylang.packets.values import Ranges
 from tests.differential.compiling import RefusedError, resolved
 from tests.differential.lowering import Difference, differences
 from tests.differential.policies import random_policy
+from tests.differential.translating import Mistranslation
 
 DIFFERED = sorted(Path(__file__).parent.glob("policies_that_differed/*.policy"))
 POLICIES = 50
@@ -34,8 +51,10 @@ FIRST_SEED = 5000
 MOST_POLICIES = 300  # until a broken lowering is told
 
 
-def _differences(seed: int, probes: int) -> Iterator[Difference]:
-    text = random_policy(Random(seed))
+def _differences(
+    seed: int, probes: int, *, translates: bool = False
+) -> Iterator[Difference | Mistranslation]:
+    text = random_policy(Random(seed), translates=translates)
     try:
         policy = resolved(text)
     except RefusedError:
@@ -49,6 +68,16 @@ def test_rules_are_lowered_to_what_the_language_says() -> None:
     seed = FIRST_SEED
     while seed < FIRST_SEED + POLICIES or time.monotonic() - started < seconds:
         for found in _differences(seed, PROBES):
+            pytest.fail(f"seed {seed}: {found}", pytrace=False)
+        seed += 1
+
+
+def test_translations_are_lowered_to_what_the_language_says() -> None:
+    seconds = float(os.environ.get("POLICYLANG_DIFFERENTIAL_SECONDS", 0))
+    started = time.monotonic()
+    seed = FIRST_SEED
+    while seed < FIRST_SEED + POLICIES or time.monotonic() - started < seconds:
+        for found in _differences(seed, PROBES, translates=True):
             pytest.fail(f"seed {seed}: {found}", pytrace=False)
         seed += 1
 
@@ -80,7 +109,7 @@ def _test_of_the_other_end(tests: AddressTests, element: Any, address: Field) ->
 
 MUTATIONS: dict[str, tuple[Any, str, Any]] = {
     **{
-        f"{field.name} is lost": (stateful, "terms", _less_a_field(field))
+        f"{field.name} is lost": (placing, "terms", _less_a_field(field))
         for field in (
             *(Field.FAMILY, Field.SMAC, Field.SPORT),
             *(Field.DSCP, Field.SIZE, Field.IPSEC),
@@ -103,24 +132,78 @@ MUTATIONS: dict[str, tuple[Any, str, Any]] = {
     "requests for an address are forged": (protect, "_all_but_unrouted", Ranges),
     "a zone has any address": (protect, "_outside", lambda *_: ()),
     "helpers are expected of any family": (
-        helpers,
-        "_expected",
+        expected,
+        "_admitted",
         lambda *_: iter(()),
+    ),
+}
+
+
+def _unseen(end: Cube, statement: forwards.Elsewhere) -> Cube:
+    return _seen(end, statement).without(Field.ORIG_DADDR)
+
+
+_seen, _renumbered = forwards._seen, forwards._renumbered
+MISTRANSLATIONS: dict[str, tuple[Any, str, Any]] = {
+    "what is translated is not allowed": (stateful, "companion", lambda *_: None),
+    "what is allowed was dialled anywhere": (forwards, "_seen", _unseen),
+    "a condition of a translation is lost": (
+        translations,
+        "guards",
+        _less_a_guard(ir.MarkGuard),
+    ),
+    "a condition of what is translated is lost": (forwards, "terms", _less_a_field(Field.FAMILY)),
+    "new ports are in no order": (
+        forwards,
+        "_renumbered",
+        lambda traffic, new: _renumbered(traffic, (new[0], new[0])),
+    ),
+    "everybody is in a zone without networks": (
+        by_address,
+        "_zone_by_address",
+        lambda zone, zones: replace(zone, interfaces=None),
+    ),
+    "hairpins are for the zones of their own clients alone": (
+        forwards,
+        "clients",
+        lambda forward, zones: forward.source,
+    ),
+    "hairpins are for all zones": (hairpin, "_is_part", lambda element, zone: False),
+    "a source changes inside IPsec": (translations, "PLAIN", EVERYTHING),
+    "others' sources are own": (before_routing, "of_others", lambda cube: cube),
+    "published ports are new ones": (placing, "dialled_cube", traffic_cube),
+    "what this host sends goes by the way that it was to take": (
+        placing,
+        "_own",
+        lambda rule, places: places.between(rule.source, rule.destination)[Way.OUTPUT],
+    ),
+    "answers to what was translated are not told": (
+        bans,
+        "TURNED",
+        {f: t for f, t in bans.TURNED.items() if f not in (Field.DNATED, Field.ORIG_DPORT)},
     ),
 }
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_broken_lowering_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    where, what, instead = MUTATIONS[name]
-    monkeypatch.setattr(where, what, instead)
+    monkeypatch.setattr(*MUTATIONS[name])
     seeds = range(FIRST_SEED, FIRST_SEED + MOST_POLICIES)
     assert any(True for seed in seeds for _ in _broken(seed))
 
 
-def _broken(seed: int) -> Iterator[Difference | Exception]:
+@pytest.mark.parametrize("name", MISTRANSLATIONS)
+def test_broken_translation_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*MISTRANSLATIONS[name])
+    seeds = range(FIRST_SEED, FIRST_SEED + MOST_POLICIES)
+    assert any(True for seed in seeds for _ in _broken(seed, translates=True))
+
+
+def _broken(
+    seed: int, *, translates: bool = False
+) -> Iterator[Difference | Mistranslation | Exception]:
     """What differs; a lowering that breaks down altogether is told as well."""
     try:
-        yield from _differences(seed, PROBES)
+        yield from _differences(seed, PROBES, translates=translates)
     except (KeyError, AssertionError) as error:
         yield error

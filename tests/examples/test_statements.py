@@ -20,7 +20,13 @@ README = REPOSITORY / "examples" / "README.md"
 AT_MOST = {
     "workstation": 3,
     "web-ftp-server": 3,
+    "nat-router": 8,
     "home-router": 8,
+    "dmz-ftp": 9,
+    "two-uplinks": 10,
+    "one-to-one": 9,
+    "transparent-proxy": 9,
+    "sip-phones": 8,
     "three-zones": 12,
     "ssh-blocklist": 5,
     "lan-server": 6,

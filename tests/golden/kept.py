@@ -12,6 +12,7 @@ import pytest
 from policylang.backends import TARGETS
 
 IR = "ir.txt"
+BOOT = "boot"
 MOST_DIFF_LINES = 80
 
 Outputs = Mapping[str, str]  # path below the folder → text
@@ -54,6 +55,7 @@ def _golden_files(folder: Path) -> Iterator[Path]:
     for target in TARGETS:
         yield from folder.glob(f"{target}.*")
         yield from (folder / target).glob("*")
+    yield from (folder / BOOT).glob("*")
     yield from folder.glob(IR)
 
 

@@ -8,10 +8,11 @@ import pytest
 
 from policylang.backends import TARGETS
 from policylang.backends.base import Artifact, OutputFile
+from policylang.backends.boot import boot_files
 from policylang.diagnostics import Report
 from policylang.ir.dump import dump
 from policylang.pipeline import artifact_of, ruleset_of
-from tests.golden.kept import IR, Outputs
+from tests.golden.kept import BOOT, IR, Outputs
 
 CASES = sorted(path.parent for path in Path(__file__).parent.glob("*/policy.policy"))
 EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/*/*.policy"))
@@ -20,6 +21,8 @@ EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/*/*.policy"))
 def outputs(policy: Path) -> Outputs:
     """All that a policy compiles to: a script for nft, a folder for iptables, and the ir.
 
+    What rules need at boot is the same for every target, in a folder `boot`.
+
     The test fails where the policy has an error.
     """
     report = Report()
@@ -27,6 +30,7 @@ def outputs(policy: Path) -> Outputs:
     texts: dict[str, str] = {}
     if ruleset is not None:
         texts[IR] = dump(ruleset)
+        texts |= {f"{BOOT}/{file.name}": file.text for file in boot_files(ruleset.needs)}
         for target in TARGETS:
             artifact = artifact_of(ruleset, target, report)
             if artifact is not None:

@@ -19,9 +19,24 @@ from policylang.cli.render import Renderer
 from policylang.diagnostics import Report
 from tests.backends.nft_station import FAR, Hook, Packet, Station
 
-from .ground import CommandError, Loader
+from .ground import CommandError, Loader, Namespace
 
 FAMILIES = (4, 6)
+
+
+def apply_text(policy: str, loader: Loader, namespace: Namespace, directory: Path) -> None:
+    """What `policylang apply` does to a namespace, without the start of a program.
+
+    Raises `CommandError` with the compiler's words.
+    """
+    report = Report()
+    source = pipeline.Text(policy, "test.policy", directory)
+    artifact = pipeline.compile_policy(source, loader.target, report)
+    applied = None
+    if artifact is not None:
+        applied = apply(artifact, report, netns=namespace.name, flavour=loader.flavour)
+    if applied is None:
+        raise CommandError(Renderer(color=False).render(report.in_order()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +54,10 @@ class Firewall:
         `CommandError` with the compiler's words.
         """
         if time_zone is None:
-            self._apply(policy)
+            apply_text(policy, self.loader, self.station.inside, self.directory)
         else:
             self.loader.load(policy, self.station.inside, self.directory, time_zone)
         self.forget()
-
-    def _apply(self, policy: str) -> None:
-        """What the command line does, without the start of a program."""
-        report = Report()
-        source = pipeline.Text(policy, "test.policy", self.directory)
-        artifact = pipeline.compile_policy(source, self.loader.target, report)
-        applied = None
-        if artifact is not None:
-            name, flavour = self.station.inside.name, self.loader.flavour
-            applied = apply(artifact, report, netns=name, flavour=flavour)
-        if applied is None:
-            raise CommandError(Renderer(color=False).render(report.in_order()))
 
     def forget(self) -> None:
         """Let no connection be open, and no packet have been seen."""

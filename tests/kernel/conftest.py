@@ -12,10 +12,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.backends.nft_station import station
+from tests.conftest import UPDATE
 
 from . import ftp
 from .applied import Firewall
 from .ground import Ground, Loader, ground, obstacle
+from .helpers_proved import real
+from .helpers_proved.page import Page
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +31,12 @@ def kernel() -> None:
 def ftp_programs() -> None:
     """The same, for tests that speak FTP."""
     _require(obstacle(*ftp.PROGRAMS))
+
+
+@pytest.fixture(scope="session")
+def helper_programs() -> None:
+    """The same, for tests that speak what helpers know."""
+    _require(obstacle(*real.PROGRAMS))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -79,3 +88,9 @@ def firewall(
         laid.inside.sysctl("net.ipv4.ip_forward", "1")
         laid.inside.sysctl("net.ipv6.conf.all.forwarding", "1")
         yield Firewall(laid, request.param, directory)
+
+
+@pytest.fixture
+def helpers_page(request: pytest.FixtureRequest) -> Page:
+    """The page of what was proved of helpers; with `--update-golden` it is written instead."""
+    return Page(is_update=request.config.getoption(UPDATE))

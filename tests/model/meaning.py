@@ -11,8 +11,8 @@ from policylang.ir.ruleset import Chain, Rule, Ruleset
 from policylang.ir.stages import Stage
 from policylang.lower.stateful import lower
 from policylang.model.check import check
+from policylang.model.policy import Policy
 from policylang.model.resolve import resolve
-from policylang.model.types import Policy
 from policylang.pipeline import native_chains
 from policylang.syntax.loader import load_text
 

@@ -20,6 +20,19 @@ from policylang.ir.origin import Origin
 from policylang.ir.ruleset import Lookup, Ruleset
 from policylang.lower.stateful import lower
 from policylang.model.check import check
+from policylang.model.policy import Default, InvalidPolicy, Policy, Protect, Protection, Settings
+from policylang.model.translations import (
+    Clamp,
+    Marking,
+    Netmap,
+    Offloading,
+    PortForward,
+    Queueing,
+    Redirect,
+    SourceTranslation,
+    TransparentProxying,
+    Untracked,
+)
 from policylang.model.types import (
     AddressEnd,
     AddTo,
@@ -27,7 +40,6 @@ from policylang.model.types import (
     AnyEnd,
     Conditions,
     Connections,
-    Default,
     Direction,
     DynamicEnd,
     DynamicSet,
@@ -38,7 +50,6 @@ from policylang.model.types import (
     GroupEnd,
     Helper,
     Hours,
-    InvalidPolicy,
     IpsecEnd,
     Limit,
     Log,
@@ -46,14 +57,11 @@ from policylang.model.types import (
     NativeRule,
     Owners,
     Per,
-    Policy,
     PolicyRule,
-    Protect,
-    Protection,
+    PublishedEnd,
     Rate,
     RejectWith,
     SelfEnd,
-    Settings,
     Side,
     SuffixEnd,
     Traffic,
@@ -91,12 +99,15 @@ LIMITED = "allow ssh inbound limit 4/minute burst 5 per source/24"
 LOGGED = 'allow ssh inbound log "x"'
 REJECTED = "reject all inbound"
 FLOOD = "protect from any against syn-flood log"
+NETMAP = f"{LAN}netmap 198.51.100.16/28 to 10.0.2.16/28 on lan"
+DMZ = "zone dmz { interface eth2 }\n"
 CARRIED = "deny all inbound also established"
 
 OTHER_ZONE = Zone("dmz", named("eth2"), None, HERE)
 OTHER_SET = DynamicSet("other", None, 5, HERE)
 OTHER_LOG = Log("other ", "debug", None, None, HERE)
 OTHER_END = End((EndList((AddressEnd(addresses("198.51.100.7")),)),))
+OTHER_PORT = (Traffic(Ranges.of(6), Ranges.of(8080)),)
 PER_TARGET = Per(Side.DESTINATION)
 
 # By class and attribute: a policy, and what to set instead.
@@ -182,6 +193,8 @@ CHANGES: dict[tuple[type, str], tuple[str, Any]] = {
     (Helper, "matches"): ("allow ftp inbound", ("other",)),
     (Helper, "expects"): ("allow ftp inbound", ()),
     (Helper, "families"): ("allow ftp inbound", Ranges.of(4)),
+    (Helper, "modules"): ("allow ftp inbound", ("other",)),
+    (Helper, "nat_modules"): (f"{LAN}masquerade ftp from lan to any", ()),
     (Helper, "has_faults"): ("allow irc inbound", False),
     (Expectation, "protocols"): ("allow ftp inbound", Ranges.of(17)),
     (Expectation, "by_client"): ("allow ftp inbound", False),
@@ -231,15 +244,94 @@ CHANGES: dict[tuple[type, str], tuple[str, Any]] = {
         f"{BANNED}protect from any against bad-flags add source to banned",
         (),
     ),
+    # --- translation --------------------------------------------------------------------------
+    (SourceTranslation, "what"): (f"{LAN}masquerade http from lan to any", (Traffic(),)),
+    (SourceTranslation, "source"): (f"{LAN}masquerade from lan to any", OTHER_END),
+    (SourceTranslation, "destination"): (f"{LAN}masquerade from lan to any", OTHER_END),
+    (SourceTranslation, "addresses"): (f"{LAN}masquerade from lan to any", addresses("192.0.2.1")),
+    (SourceTranslation, "families"): (f"{LAN}masquerade from lan to any", Ranges.of(6)),
+    (SourceTranslation, "ports"): (f"{LAN}masquerade from lan to any", (2000, 3000)),
+    (SourceTranslation, "is_random"): (f"{LAN}masquerade from lan to any", True),
+    (SourceTranslation, "is_persistent"): (f"{LAN}snat from lan to any as 192.0.2.1", True),
+    (SourceTranslation, "conditions"): (f"{LAN}masquerade from lan to any mark 5", Conditions()),
+    (SourceTranslation, "log"): (f"{LAN}masquerade from lan to any", OTHER_LOG),
+    (SourceTranslation, "name"): (f"{LAN}masquerade from lan to any", "a"),
+    (PortForward, "what"): (f"{LAN}dnat http from lan to 10.0.2.10", (Traffic(),)),
+    (PortForward, "source"): (f"{LAN}dnat http from lan to 10.0.2.10", OTHER_END),
+    (PortForward, "at"): (f"{LAN}dnat http from lan to 10.0.2.10", OTHER_END),
+    (PortForward, "targets"): (f"{LAN}dnat http from lan to 10.0.2.10", addresses("10.0.2.11")),
+    (PortForward, "ports"): (f"{LAN}dnat http from lan to 10.0.2.10", (8080, 8080)),
+    (PortForward, "by_source"): (f"{LAN}dnat http from lan to 10.0.2.10, 10.0.2.11", True),
+    (PortForward, "is_hairpin"): (f"{LAN}{DMZ}dnat http from dmz to 192.0.2.10", True),
+    (PortForward, "conditions"): (f"{LAN}dnat http from lan to 10.0.2.10 mark 5", Conditions()),
+    (PortForward, "log"): (f"{LAN}dnat http from lan to 10.0.2.10", OTHER_LOG),
+    (PortForward, "name"): (f"{LAN}dnat http from lan to 10.0.2.10", "a"),
+    (Redirect, "what"): (f"{LAN}redirect http from lan to any port 3128", OTHER_PORT),
+    (Redirect, "source"): (f"{LAN}redirect http from lan to any port 3128", OTHER_END),
+    (Redirect, "destination"): (f"{LAN}redirect http from lan to any port 3128", OTHER_END),
+    (Redirect, "ports"): (f"{LAN}redirect http from lan to any port 3128", (3129, 3129)),
+    (Redirect, "conditions"): (
+        f"{LAN}redirect http from lan to any port 3128 mark 5",
+        Conditions(),
+    ),
+    (Redirect, "log"): (f"{LAN}redirect http from lan to any port 3128", OTHER_LOG),
+    (Redirect, "name"): (f"{LAN}redirect http from lan to any port 3128", "a"),
+    (TransparentProxying, "what"): (f"{LAN}tproxy http from lan to port 3129", OTHER_PORT),
+    (TransparentProxying, "source"): (f"{LAN}tproxy http from lan to port 3129", OTHER_END),
+    (TransparentProxying, "destination"): (f"{LAN}tproxy http from lan to port 3129", OTHER_END),
+    (TransparentProxying, "port"): (f"{LAN}tproxy http from lan to port 3129", 3130),
+    (TransparentProxying, "conditions"): (
+        f"{LAN}tproxy http from lan to port 3129 mark 5",
+        Conditions(),
+    ),
+    (TransparentProxying, "log"): (f"{LAN}tproxy http from lan to port 3129", OTHER_LOG),
+    (TransparentProxying, "name"): (f"{LAN}tproxy http from lan to port 3129", "a"),
+    (Netmap, "outer"): (NETMAP, addresses("198.51.100.32/28").pairs[0]),
+    (Netmap, "inner"): (NETMAP, addresses("10.0.2.32/28").pairs[0]),
+    (Netmap, "on"): (NETMAP, OTHER_END),
+    (Netmap, "conditions"): (f"{NETMAP} mark 5", Conditions()),
+    (Netmap, "name"): (NETMAP, "a"),
+    # --- treatment ----------------------------------------------------------------------------
+    (Clamp, "source"): (f"{LAN}{DMZ}clamp mss from lan to dmz", OTHER_END),
+    (Clamp, "destination"): (f"{LAN}{DMZ}clamp mss from lan to dmz", OTHER_END),
+    (Clamp, "size"): (f"{LAN}{DMZ}clamp mss from lan to dmz", 1400),
+    (Clamp, "conditions"): (f"{LAN}{DMZ}clamp mss from lan to dmz ipv6 mark 5", Conditions()),
+    (Clamp, "name"): (f"{LAN}{DMZ}clamp mss from lan to dmz", "a"),
+    (Marking, "what"): ("mark http inbound as 0x10", OTHER_PORT),
+    (Marking, "source"): ("mark http inbound as 0x10", OTHER_END),
+    (Marking, "destination"): ("mark http outbound as 0x10", OTHER_END),
+    (Marking, "mark"): ("mark http inbound as 0x10", Mark(0x10, 0xFF)),
+    (Marking, "dscp"): ("mark http inbound as dscp ef", 10),
+    (Marking, "of_answers"): ("mark http inbound as 0x10", True),
+    (Marking, "conditions"): ("mark http inbound as 0x10 mark 5/0xf ipv4", Conditions()),
+    (Marking, "name"): ("mark http inbound as 0x10", "a"),
+    (Untracked, "what"): ("untracked http inbound", OTHER_PORT),
+    (Untracked, "source"): ("untracked http inbound", OTHER_END),
+    (Untracked, "destination"): ("untracked http outbound", OTHER_END),
+    (Untracked, "conditions"): ("untracked http inbound during 08:00-18:00", Conditions()),
+    (Untracked, "name"): ("untracked http inbound", "a"),
+    (Offloading, "source"): (f"{LAN}{DMZ}offload from lan to dmz", OTHER_END),
+    (Offloading, "destination"): (f"{LAN}{DMZ}offload from lan to dmz", OTHER_END),
+    (Offloading, "devices"): (f"{LAN}{DMZ}offload from lan to dmz", ("eth1",)),
+    (Offloading, "conditions"): (f"{LAN}{DMZ}offload from lan to dmz ipv6", Conditions()),
+    (Offloading, "name"): (f"{LAN}{DMZ}offload from lan to dmz", "a"),
+    (Queueing, "what"): ("queue http inbound to 1", OTHER_PORT),
+    (Queueing, "source"): ("queue http inbound to 1", OTHER_END),
+    (Queueing, "destination"): ("queue http outbound to 1", OTHER_END),
+    (Queueing, "queues"): ("queue http inbound to 1", (1, 2)),
+    (Queueing, "may_bypass"): ("queue http inbound to 1", True),
+    (Queueing, "conditions"): ("queue http inbound to 1 during 08:00-18:00", Conditions()),
+    (Queueing, "name"): ("queue http inbound to 1", "a"),
+    # --- published ----------------------------------------------------------------------------
+    (PublishedEnd, "ports"): ("allow all from any to published 80", None),
+    (PublishedEnd, "addresses"): ("allow all from any to published at 192.0.2.1", None),
+    (PublishedEnd, "within"): ("allow all from any to published", (OTHER_ZONE,)),
 }
 
 # What is no part of what becomes of packets. It must stay so, or have its pair.
 NAMES_AND_NOTES: dict[tuple[type, str], tuple[str, Any]] = {
     # What messages and listings call the zone.
     (Zone, "name"): (f"{LAN}allow ssh inbound from lan", "other"),
-    # What the machine that loads the rules needs in its kernel.
-    (Helper, "modules"): ("allow ftp inbound", ("other",)),
-    (Helper, "nat_modules"): ("allow ftp inbound", ("other",)),
 }
 
 # Where each word of the language that is one of several makes a difference of its own.

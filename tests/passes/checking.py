@@ -158,8 +158,14 @@ def _wrong_lookup(lookup: Lookup) -> str | None:
         ("has a key that mixes families", _are_of_one_family),
         ("has a key that is no name and no pattern", _are_patterns),
         ("has packets that lack a field of the key", _have_the_fields),
+        ("has actions that no map of verdicts can hold", _are_verdicts),
     )
     return next((f"a lookup {what}" for what, holds in checks if not holds(lookup)), None)
+
+
+def _are_verdicts(lookup: Lookup) -> bool:
+    verdicts = (ir.Accept, ir.Drop, ir.Reject, ir.Jump)
+    return all(isinstance(entry.action, verdicts) for entry in lookup.entries)
 
 
 def _is_rectangular(lookup: Lookup) -> bool:

@@ -16,25 +16,39 @@ from policylang.ir.actions import (
     AddToSet,
     Answer,
     AssignHelper,
+    ClampMss,
+    ConnectionMarkGuard,
     ConnectionsGuard,
+    DestinationNat,
     Drop,
     End,
     Guard,
     Jump,
     Leave,
     Log,
+    MapPrefix,
     MarkGuard,
+    Masquerade,
     Native,
+    Offload,
     OwnerGuard,
     Per,
+    Queue,
     RateGuard,
+    RedirectToSelf,
     Reject,
     RememberAsker,
     RememberQuestion,
+    SetConnectionMark,
+    SetDscp,
+    SetMark,
+    SourceNat,
     TimeGuard,
+    TransparentProxy,
+    Untrack,
 )
 from policylang.ir.origin import Origin, Why
-from policylang.ir.ruleset import Base, Chain, Item, Rule, Ruleset
+from policylang.ir.ruleset import Base, Chain, DynamicSet, Item, Rule, Ruleset
 from policylang.ir.stages import Path, Stage
 from policylang.packets.cube import EVERYTHING, Cube, Packet
 from policylang.packets.fields import (
@@ -71,6 +85,9 @@ PALETTES: tuple[tuple[tuple[Field, ...], int], ...] = (
     ((Field.OIF, Field.DADDR, Field.DADDR_TYPE), 2),
     ((Field.CT_STATE, Field.CT_DIRECTION, Field.SADDR), 3),
     ((Field.SADDR_TEST_0, Field.DADDR_TEST_0, Field.SADDR_TEST_1, Field.DPORT), 2),
+    ((Field.DSCP,), 1),
+    ((Field.DNATED, Field.ORIG_DADDR, Field.ORIG_DPORT, Field.DPORT), 3),
+    ((Field.L4PROTO, Field.ORIG_DPORT), 2),
     ((Field.IIF, Field.SMAC, Field.DSCP, Field.SIZE), 2),
     (tuple(Field), 4),
 )
@@ -96,6 +113,7 @@ PASSING: tuple[Action, ...] = (
     RememberQuestion(10),
     RememberAsker(10),
     Native("nft", "drop", None),
+    Offload(("eth0", "eth1")),
 )
 GUARDS: tuple[tuple[Guard, ...], ...] = (
     (RateGuard(10, "second", 5),),
@@ -106,6 +124,8 @@ GUARDS: tuple[tuple[Guard, ...], ...] = (
     (MarkGuard(2, 0xFF), RateGuard(4, "minute", 5)),
     (OwnerGuard("user", Ranges.of(1000), ("alice",)), ConnectionsGuard(2, over=True)),
     (MarkGuard(1, 0xFF), ConnectionsGuard(8), RateGuard(10, "second", 5)),
+    (MarkGuard(2, 0x2),),
+    (ConnectionMarkGuard(1, 0xF), MarkGuard(0, 0xF0)),
 )
 VERDICTS: tuple[Action, ...] = (
     Accept(),
@@ -113,6 +133,54 @@ VERDICTS: tuple[Action, ...] = (
     Reject(Answer.PORT_UNREACHABLE),
     Reject(Answer.ADMIN_PROHIBITED),
 )
+
+
+def _addresses(text: str) -> Ranges:
+    found = parse_address(text)
+    assert found is not None
+    return Ranges((found,))
+
+
+def _alterations() -> dict[Stage, tuple[tuple[Action, Cube], ...]]:
+    """What the stages around the filter do, with the packets that an action is for."""
+    v4, v6 = (Cube.of({Field.FAMILY: Ranges.of(family)}) for family in (4, 6))
+    ported = Cube.of({Field.L4PROTO: Ranges.of(6, 17)})
+    tcp = Cube.of({Field.L4PROTO: Ranges.of(6)})
+    one, several = _addresses("192.0.2.7"), _addresses("192.0.2.8/30") | _addresses("192.0.2.99")
+    six = _addresses("2001:db8::7")
+    (row,), (pool,) = _addresses("10.0.0.0/24"), _addresses("203.0.113.0/28")
+    return {
+        Stage.UNTRACK: ((Untrack(), EVERYTHING),),
+        Stage.MARK: (
+            (SetMark(0x1, 0xF), EVERYTHING),
+            (SetMark(0x2, 0xF), EVERYTHING),
+            (SetMark(0x10, 0xF0), EVERYTHING),
+            (SetConnectionMark(0x1, 0xF), EVERYTHING),
+            (SetDscp(46), EVERYTHING),
+            (SetDscp(10), EVERYTHING),
+        ),
+        Stage.TPROXY: ((TransparentProxy(3128, 6, 0x100, 0x100), tcp),),
+        Stage.DSTNAT: (
+            (DestinationNat(one), v4),
+            (DestinationNat(one, 8080), v4 & ported),
+            (DestinationNat(several), v4),
+            (DestinationNat(several, by_source=True), v4),
+            (DestinationNat(six, 8080), v6 & ported),
+            (RedirectToSelf(3128), ported),
+            (MapPrefix(End.DESTINATION, row), v4),
+        ),
+        Stage.TREAT: ((ClampMss(None), tcp), (ClampMss(1400), tcp)),
+        Stage.INSPECT: ((Queue(0, 3, may_bypass=True), EVERYTHING),),
+        Stage.SRCNAT: (
+            (Masquerade(), EVERYTHING),
+            (Masquerade((1024, 2047)), EVERYTHING),
+            (SourceNat(pool), v4),
+            (MapPrefix(End.SOURCE, row), v4),
+        ),
+    }
+
+
+ALTERATIONS = _alterations()
 
 
 def made(seed: int) -> Ruleset:
@@ -146,7 +214,17 @@ class _Maker:
             bases.append(Base(Stage.ASSIGN_HELPER, Path.INPUT, "assign"))
             rules = [self._assignment() for _ in range(random.randint(1, 12))]
             chains.append(Chain("assign", tuple(rules)))
-        return pruned(Ruleset(tuple(bases), tuple(chains)))
+        if random.random() < 0.5:
+            stage = random.choice((*ALTERATIONS, *(Stage.MARK,) * 4))
+            on = Path.FORWARD if stage in (Stage.TREAT, Stage.SRCNAT) else Path.INPUT
+            bases.append(Base(stage, on, "alter"))
+            inner = tuple(self._alteration(stage, ()) for _ in range(random.randint(1, 12)))
+            rules = [
+                self._alteration(stage, ("log-0", "inner")) for _ in range(random.randint(2, 25))
+            ]
+            chains += (Chain("inner", inner), Chain("alter", tuple(rules)))
+        tests = (DynamicSet("seen", None, 100), DynamicSet("other", None, 100))
+        return pruned(Ruleset(tuple(bases), tuple(chains), address_tests=tests))
 
     def _log_chain(self) -> tuple[Item, ...]:
         """What a rule that logs jumps to; some come back."""
@@ -169,6 +247,21 @@ class _Maker:
         only = Cube.of({Field.L4PROTO: Ranges.of(protocol)})
         cube = self._cube() & only
         return Rule(only if cube.is_empty else cube, action, (), _origins(Why.HELPER_ASSIGNMENT))
+
+    def _alteration(self, stage: Stage, jumps: tuple[str, ...]) -> Rule:
+        """A rule of a stage around the filter, for packets that its action is for."""
+        random = self.random
+        action, meant = random.choice(ALTERATIONS[stage])
+        if random.random() < 0.35:
+            others: list[Action] = [Leave(), Leave(), Log("d"), *(Jump(name) for name in jumps)]
+            action, meant = random.choice(others), EVERYTHING
+        cube = self._cube()
+        if stage is Stage.MARK and random.random() < 0.9:  # what is changed here is read here
+            cube = Cube.of({Field.DSCP: self._few(Field.DSCP, 1)})
+            action = random.choice((action, SetDscp(46), SetDscp(10), Leave()))
+        cube = cube & meant
+        guards = random.choice(GUARDS) if random.random() < 0.1 else ()
+        return Rule(meant if cube.is_empty else cube, action, guards, _origins(Why.WRITTEN))
 
     def _shape(self) -> tuple[Field, ...]:
         count = self.random.randint(1, min(self.most_terms, len(self.palette)))
@@ -204,7 +297,7 @@ class _Maker:
                 return Ranges.merged(name_range(n) for n in random.sample(("ftp", "sip"), 1))
             case Field.FAMILY:
                 return Ranges.of(random.choice((4, 6)))
-            case Field.SADDR | Field.DADDR:
+            case Field.SADDR | Field.DADDR | Field.ORIG_DADDR:
                 near = random.choice((HOSTS, HOSTS, (*V4, *V6)))
                 texts = (random.choice(near) for _ in range(count))
                 return Ranges.merged(r for t in texts if (r := parse_address(t)) is not None)
@@ -215,7 +308,7 @@ class _Maker:
             case Field.L4PROTO:
                 pool = PORTED if random.random() < 0.8 else PROTOCOLS
                 return Ranges.merged(random.choice(pool) for _ in range(count))
-            case Field.SPORT | Field.DPORT:
+            case Field.SPORT | Field.DPORT | Field.ORIG_DPORT:
                 return Ranges.merged(random.choice(PORTS) for _ in range(count))
             case Field.ICMP_TYPE | Field.ICMPV6_TYPE:
                 return Ranges.merged(random.choice(TYPES) for _ in range(count))
@@ -237,6 +330,9 @@ class _Maker:
                 | Field.SOURCE_ROUTED
                 | Field.ANSWER
                 | Field.TO_ASKER
+                | Field.DNATED
+                | Field.IPSEC_OUT
+                | Field.EXPECTED
             ):
                 return Ranges.of(random.randint(0, 1))
             case _:

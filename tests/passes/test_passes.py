@@ -17,8 +17,9 @@ import pytest
 from policylang.diagnostics import Report
 from policylang.ir.actions import Jump, is_terminal
 from policylang.ir.ruleset import Chain, Item, Lookup, Rule, Ruleset
-from policylang.optimise import Pass, dispatch, gather, merge, optimise, passes, shadow
+from policylang.optimise import Pass, dispatch, gather, merge, optimise, order, passes, shadow
 from policylang.packets.cube import Cube
+from policylang.packets.fields import Field
 from tests.passes.checking import complaint, told
 from tests.passes.rulesets import made, pruned
 
@@ -125,6 +126,8 @@ def test_broken_pass_is_told(broken: Pass) -> None:
 
 ALWAYS: Callable[..., bool] = lambda *_: True  # noqa: E731 - one of the values of the table below
 
+NO_CHANGE: Callable[..., frozenset[Field]] = lambda action: frozenset()  # noqa: E731 - another
+
 MUTATIONS: list[tuple[str, Pass, Any, str, Callable[..., Any]]] = [
     ("merge swaps what must not be swapped", merge.merge, merge, "_in_reach", ALWAYS),
     (
@@ -155,7 +158,10 @@ MUTATIONS: list[tuple[str, Pass, Any, str, Callable[..., Any]]] = [
     ),
     ("shadow takes touching for covering", shadow.shadow, Cube, "covers", Cube.meets),
     ("shadow takes a log for a verdict", shadow.shadow, shadow, "is_plain", ALWAYS),
-    ("shadow leaves chains", shadow.shadow, shadow, "_read", lambda chains, names: set(chains)),
+    ("shadow leaves chains", shadow.shadow, shadow, "read", lambda chains, names: set(chains)),
+    ("shadow forgets what changes packets", shadow.shadow, shadow, "changes", NO_CHANGE),
+    ("merge forgets what changes packets", merge.merge, order, "changes", NO_CHANGE),
+    ("gather reads other stages", gather.gather, gather, "read", lambda chains, names: set()),
 ]
 
 

@@ -14,7 +14,7 @@ from policylang.ir.actions import Action, Guard, Jump, Log, is_terminal
 from policylang.ir.ruleset import DynamicSet, Entry, HostSuffix, Lookup, Rule, Ruleset
 from policylang.ir.stages import Path, Stage
 from policylang.packets.cube import Packet
-from policylang.packets.fields import ADDRESS_FIELDS, DADDR_TESTS, SADDR_TESTS, Field
+from policylang.packets.fields import DADDR_TESTS, SADDR_TESTS, Field
 from policylang.packets.values import V6_BASE
 
 COUNTED = (ir.RateGuard, ir.ConnectionsGuard)
@@ -31,9 +31,9 @@ UNKNOWN: dict[Stage, tuple[Field, ...]] = {
 class Fate:
     """What decided, None where nothing did, and what was done on the way.
 
-    `effects` are the logs, the addresses put into sets, the questions remembered and the lines of
-    a target's own, in order; `asked` are the guards that counted the packet, each with the action
-    that depended on it.
+    `effects` are the logs, the addresses put into sets, the questions remembered, the changes of
+    the packet and the lines of a target's own, in order; `asked` are the guards that counted the
+    packet, each with the action that depended on it.
     """
 
     action: Action | None
@@ -78,6 +78,8 @@ class Tags:
             case ir.UntilGuard(last_day, is_local):
                 assert not is_local, "local time is known by the machine that loads"
                 return self.now.date() <= last_day
+            case ir.ConnectionMarkGuard():
+                raise AssertionError("no tag tells the mark of a connection")
             case ir.CgroupGuard():
                 raise AssertionError("no tag tells the control group of a process")
 
@@ -91,7 +93,7 @@ class World:
     def tested(self, ruleset: Ruleset, packet: Packet) -> Packet:
         """The packet with the answers to all address tests of the ruleset."""
         answers = dict(packet)
-        for address, tests in zip(ADDRESS_FIELDS, (SADDR_TESTS, DADDR_TESTS), strict=True):
+        for address, tests in ((Field.SADDR, SADDR_TESTS), (Field.DADDR, DADDR_TESTS)):
             for test, asked in zip(tests, ruleset.address_tests, strict=False):
                 answers[test] = int(self._passes(asked, packet[address]))
         return answers
@@ -104,6 +106,24 @@ class World:
                 return address >= V6_BASE and (address - V6_BASE) & mask == value
 
 
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """What is known of a mark: its bits under `mask`."""
+
+    value: int = 0
+    mask: int = 0
+
+    def having(self, value: int, mask: int) -> Bits:
+        """What is known once these bits are set."""
+        return Bits(self.value & ~mask | value, self.mask | mask)
+
+    def are(self, value: int, mask: int) -> bool | None:
+        """Whether the bits under `mask` are these; None where that is not known."""
+        if (self.value ^ value) & self.mask & mask:
+            return False
+        return None if mask & ~self.mask else True
+
+
 def evaluate(
     ruleset: Ruleset,
     stage: Stage,
@@ -114,22 +134,43 @@ def evaluate(
 ) -> Fate:
     """The fate of a packet on a stage and path; `guards_hold` tells whether each guard does.
 
-    The guards of a rule are asked in their order, up to the first that does not hold. A stage
-    and path without a base chain decides nothing. Raises AssertionError where two entries of a
-    lookup hold the packet, and RecursionError where chains jump in a circle.
+    The guards of a rule are asked in their order, up to the first that does not hold. What an
+    action makes of the packet holds for the rules behind it; of a mark that was set, no guard is
+    asked any more. A stage and path without a base chain decides nothing. Raises AssertionError
+    where two entries of a lookup hold the packet, and RecursionError where chains jump in a circle.
     """
     bodies = {chain.name: chain.items for chain in ruleset.chains}
     effects: list[Action] = []
     asked: list[tuple[Guard, Action]] = []
+    now = dict(packet)
+    marks = {ir.MarkGuard: Bits(), ir.ConnectionMarkGuard: Bits()}
 
     def holds(guard: Guard, action: Action) -> bool:
         if isinstance(guard, COUNTED):
             asked.append((guard, action))
+        if isinstance(guard, (ir.MarkGuard, ir.ConnectionMarkGuard)):
+            told = marks[type(guard)].are(guard.value, guard.mask)
+            if told is not None:
+                return told
         return guards_hold if isinstance(guards_hold, bool) else guards_hold(guard)
+
+    def change(action: Action) -> None:
+        match action:
+            case ir.SetDscp(code):
+                now[Field.DSCP] = code
+            case ir.SetMark(value, mask):
+                marks[ir.MarkGuard] = marks[ir.MarkGuard].having(value, mask)
+            case ir.SetConnectionMark(value, mask):
+                marks[ir.ConnectionMarkGuard] = marks[ir.ConnectionMarkGuard].having(value, mask)
+            case ir.AddToSet(name, end):
+                tests = SADDR_TESTS if end is ir.End.SOURCE else DADDR_TESTS
+                for test, question in zip(tests, ruleset.address_tests, strict=False):
+                    if isinstance(question, DynamicSet) and question.name == name:
+                        now[test] = 1
 
     def read(chain: str) -> Action | None:
         for item in bodies[chain]:
-            action = _met(item, packet)
+            action = _met(item, now)
             if action is None:
                 continue
             if isinstance(item, Rule) and not all(holds(guard, action) for guard in item.guards):
@@ -142,6 +183,7 @@ def evaluate(
                 return action
             else:
                 effects.append(action)
+                change(action)
         return None
 
     for base in ruleset.bases:

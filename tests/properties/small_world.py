@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from policylang.packets.cube import Packet
 from policylang.packets.fields import (
+    ADDRESS_FIELDS,
     BOOLEAN,
     DCCP,
     FAMILY_ADDRESSES,
@@ -66,6 +67,8 @@ CELLS: dict[Field, tuple[Ranges, ...]] = {
     Field.FAMILY: cells_of(Field.FAMILY, Ranges.of(4)),
     Field.SADDR: cells_of(Field.SADDR, *_IN_ADDRESSES),
     Field.DADDR: cells_of(Field.DADDR, *_IN_ADDRESSES),
+    Field.ORIG_DADDR: cells_of(Field.ORIG_DADDR, *_IN_ADDRESSES),
+    Field.ORIG_DPORT: cells_of(Field.ORIG_DPORT, Ranges.of(80)),
     Field.DADDR_TYPE: cells_of(Field.DADDR_TYPE, Ranges.of(2)),
     Field.HOP_LIMIT: cells_of(Field.HOP_LIMIT, Ranges.of(255)),
     Field.L4PROTO: cells_of(
@@ -119,6 +122,9 @@ PALETTES = (
     (Field.FAMILY, Field.SADDR_TEST_0, Field.DADDR_TEST_0),
     (Field.IIF, Field.SADDR_TYPE, Field.REVERSE_PATH, Field.IPSEC),
     (Field.SMAC, Field.DSCP, Field.SIZE),
+    (Field.DNATED, Field.L4PROTO, Field.ORIG_DPORT),
+    (Field.FAMILY, Field.DADDR, Field.ORIG_DADDR),
+    (Field.OIF, Field.IPSEC_OUT, Field.EXPECTED),
 )
 
 
@@ -182,4 +188,4 @@ def _packets(palette: tuple[Field, ...]) -> Iterator[Packet]:
 def _is_possible(packet: Packet, told_apart: set[Field]) -> bool:
     """Whether a packet can be: addresses that nothing asks for are as its family has them."""
     own = FAMILY_ADDRESSES[packet[Field.FAMILY]]
-    return all(packet[field] in own for field in (Field.SADDR, Field.DADDR) if field in told_apart)
+    return all(packet[field] in own for field in ADDRESS_FIELDS if field in told_apart)

@@ -166,6 +166,32 @@ def test_every_form_is_laid_out(text: str) -> None:
         assert_laid_out_well(text)
 
 
+@pytest.mark.parametrize("text", [*FORMS, HELPER])
+def test_every_form_is_laid_out_where_it_has_to_be_broken(text: str) -> None:
+    """With names so long that lines end before each clause, the word behind one included."""
+    for width in (WIDTH // 3, WIDTH):
+        assert_laid_out_well(re.sub(r"\b(lan|wan|http|x)\b", rf"\1{'x' * width}", text))
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["mark $what from lan to wan as $mark answers mark $mark"],
+        ["allow ssh inbound mark $m"],
+        ["allow ssh inbound mark $m", "snat from lan to wan as $outer port $ports"],
+        ["netmap $outer to $inner on $wan mark $m"],
+        ["mark $x inbound as 1", "mark $y inbound as dscp $z dscp $z"],
+        ["deny ssh inbound mark $m", "mark $x inbound as 1", "queue $x inbound to $q"],
+    ],
+    ids=lambda statements: " ".join(statements),
+)
+def test_a_mark_is_told_from_the_condition_by_its_as(statements: list[str]) -> None:
+    """However the lines are broken."""
+    for gap in (" ", "\n", "\r\n"):
+        text = " ".join(statements).replace(" ", gap)
+        assert formatted(text) == "".join(f"{statement}\n" for statement in statements)
+
+
 GAPS = [" ", "  ", "\t", "\n", "\n\n", "\n\n\n\n", "\r\n", " \n  "]
 GAPS += [" # a, b {\n", "#\n", ' # "\n', "\n# own\n", "\n\n# two,\n# lines }\n\n", "# x\n# y\n"]
 

@@ -68,6 +68,13 @@ USES = [
     ("1, 2", "set s = $x except $x", "set s = 1, 2 except 1, 2"),
     ("lan", "traffic from $x to self { allow ssh }", "traffic from lan to self { allow ssh }"),
     ("a, b", "rules a { } rules b { } use $x", "rules a { } rules b { } use a, b"),
+    ("192.0.2.7", "snat from a to b as $x dnat http from a at $x to 10.0.2.1, $x", None),
+    ("80-90", "snat from a to b as c port $x redirect tcp $x inbound port $x", None),
+    ("0x10/0xff", "mark ssh from a to b as $x answers mark $x", None),
+    ("ef", "mark ssh from a to b as dscp $x dscp $x", None),
+    ("7", "mark ssh outbound as $x queue ssh outbound to $x clamp mss outbound as $x", None),
+    ("192.0.2.0/24", "netmap $x to $x on wan deny all from a to published at $x", None),
+    ("a, b", "netmap 192.0.2.0/24 to 10.0.2.0/24 on $x offload from $x to $x", None),
 ]
 
 

@@ -112,7 +112,7 @@ def file_of(path: str, column: tree.Number | tree.Text | None = None) -> tree.Fi
     return tree.FileList(S, path, column)
 
 
-End = tree.Name | tree.Address | tree.Keyword | tree.EndItem
+End = tree.Name | tree.Address | tree.Keyword | tree.PublishedNode | tree.EndItem
 
 
 def ends(*elements: End, but: Sequence[End] = ()) -> tree.EndListNode:
@@ -131,6 +131,14 @@ def place(
 
 
 INBOUND = place("inbound")
+FROM_LAN = place(None, ends(n("lan")), ends(n("wan")))
+
+
+def published(
+    ports: tree.Number | tree.NumberRange | None = None,
+    *addresses: tree.Address | tree.Name,
+) -> tree.PublishedNode:
+    return tree.PublishedNode(S, ports, addresses)
 
 
 def rule(
@@ -575,6 +583,220 @@ FORMS: dict[str, Sequence[tree.Statement]] = {
         tree.NativeNode(S, n("nft"), n("input"), t("tcp option maxseg size < 500 drop"), None),
         tree.NativeNode(S, n("iptables"), q("INPUT"), t("-j X"), "ipv6"),
     ],
+    # translation
+    "masquerade from lan, dmz to wan masquerade udp 53, dns from self to any port 9-99 random": [
+        tree.MasqueradeNode(
+            S, (), place(None, ends(n("lan"), n("dmz")), ends(n("wan"))), None, None, (), ()
+        ),
+        tree.MasqueradeNode(
+            S,
+            (port("udp", num(53)), n("dns")),
+            place(None, ends(kw("self")), ends(kw("any"))),
+            span_of(9, 99),
+            "random",
+            (),
+            (),
+        ),
+    ],
+    "masquerade from lan to wan random port 9 ipv6 log masquerade outbound": [
+        tree.MasqueradeNode(
+            S,
+            (),
+            FROM_LAN,
+            num(9),
+            "random",
+            (tree.FamilyCondition(S, "ipv6"),),
+            (log(),),
+        ),
+        tree.MasqueradeNode(S, (), place("outbound"), None, None, (), ()),
+    ],
+    'snat from lan to wan as 192.0.2.7-192.0.2.9, pool persistent port 1-9 random name "x"': [
+        tree.SnatNode(
+            S,
+            (),
+            FROM_LAN,
+            (ip("192.0.2.7-192.0.2.9"), n("pool")),
+            span_of(1, 9),
+            "random",
+            "persistent",
+            (),
+            (tree.NameOption(S, t("x")),),
+        )
+    ],
+    "snat tcp 25 except 26 from lan to wan as as snat as from as to as as as persistent": [
+        tree.SnatNode(
+            S,
+            (port("tcp", num(25)), tree.ExceptMark(S), num(26)),
+            FROM_LAN,
+            (n("as"),),
+            None,
+            None,
+            None,
+            (),
+            (),
+        ),
+        tree.SnatNode(
+            S,
+            (n("as"),),
+            place(None, ends(n("as")), ends(n("as"))),
+            (n("as"),),
+            None,
+            None,
+            "persistent",
+            (),
+            (),
+        ),
+    ],
+    "dnat http, https from wan to 192.0.2.10 dnat all from self to web, 2001:db8::1 hairpin": [
+        tree.DnatNode(
+            S,
+            (n("http"), n("https")),
+            ends(n("wan")),
+            None,
+            (ip("192.0.2.10"),),
+            None,
+            None,
+            None,
+            (),
+            (),
+        ),
+        tree.DnatNode(
+            S,
+            (kw("all"),),
+            ends(kw("self")),
+            None,
+            (n("web"), ip("2001:db8::1")),
+            None,
+            None,
+            "hairpin",
+            (),
+            (),
+        ),
+    ],
+    "dnat tcp 80 from wan except bad at self, 192.0.2.7 except lan to a hairpin port 1-2 by source"
+    " source port 9 mark 1 log": [
+        tree.DnatNode(
+            S,
+            (port("tcp", num(80)),),
+            ends(n("wan"), but=[n("bad")]),
+            ends(kw("self"), ip("192.0.2.7"), but=[n("lan")]),
+            (n("a"),),
+            "source",
+            span_of(1, 2),
+            "hairpin",
+            (
+                tree.SourcePortCondition(S, (num(9),), ()),
+                tree.MarkCondition(S, num(1)),
+            ),
+            (log(),),
+        )
+    ],
+    "redirect http from lan to wan port 3128 redirect icmp redirect, tcp 80 inbound port 1-2 log": [
+        tree.RedirectNode(S, (n("http"),), FROM_LAN, num(3128), (), ()),
+        tree.RedirectNode(
+            S,
+            (tree.IcmpWhat(S, "icmp", n("redirect")), port("tcp", num(80))),
+            INBOUND,
+            span_of(1, 2),
+            (),
+            (log(),),
+        ),
+    ],
+    "tproxy http from lan to port 3129 tproxy http from lan port 1 tproxy x from a to b port 2": [
+        tree.TproxyNode(S, (n("http"),), ends(n("lan")), None, num(3129), (), ()),
+        tree.TproxyNode(S, (n("http"),), ends(n("lan")), None, num(1), (), ()),
+        tree.TproxyNode(S, (n("x"),), ends(n("a")), ends(n("b")), num(2), (), ()),
+    ],
+    "netmap 192.0.2.0/28 to 10.0.2.16/28 on wan, dmz mark 1 netmap fd00::/64 to 2001:db8::/64"
+    " on on": [
+        tree.NetmapNode(
+            S,
+            ip("192.0.2.0/28"),
+            ip("10.0.2.16/28"),
+            (n("wan"), n("dmz")),
+            (tree.MarkCondition(S, num(1)),),
+            (),
+        ),
+        tree.NetmapNode(S, ip("fd00::/64"), ip("2001:db8::/64"), (n("on"),), (), ()),
+    ],
+    # treatment
+    "clamp mss from lan to wan clamp mss from lan to wan as 1400 ipv4 clamp mss inbound": [
+        tree.ClampNode(S, FROM_LAN, None, (), ()),
+        tree.ClampNode(S, FROM_LAN, num(1400), (tree.FamilyCondition(S, "ipv4"),), ()),
+        tree.ClampNode(S, INBOUND, None, (), ()),
+    ],
+    "mark http from lan to wan as 0x10 mark http from lan to wan as 2/0xff answers mark 0x10": [
+        tree.MarkNode(S, (n("http"),), FROM_LAN, num(16), None, None, (), ()),
+        tree.MarkNode(
+            S,
+            (n("http"),),
+            FROM_LAN,
+            tree.Masked(S, "2/0xff"),
+            None,
+            kw("answers"),
+            (tree.MarkCondition(S, num(16)),),
+            (),
+        ),
+    ],
+    "mark sip, all inbound as dscp ef dscp cs1 mark x outbound as dscp 46 allow x inbound mark 1": [
+        tree.MarkNode(
+            S,
+            (n("sip"), kw("all")),
+            INBOUND,
+            None,
+            n("ef"),
+            None,
+            (tree.DscpCondition(S, (n("cs1"),)),),
+            (),
+        ),
+        tree.MarkNode(S, (n("x"),), place("outbound"), None, num(46), None, (), ()),
+        rule(n("x"), conditions=[tree.MarkCondition(S, num(1))]),
+    ],
+    "deny x inbound\nmark y inbound as 1\nmark z inbound\nas 2\nmark 3": [
+        rule(n("x"), verb="deny"),
+        tree.MarkNode(S, (n("y"),), INBOUND, num(1), None, None, (), ()),
+        tree.MarkNode(
+            S, (n("z"),), INBOUND, num(2), None, None, (tree.MarkCondition(S, num(3)),), ()
+        ),
+    ],
+    "untracked dns inbound untracked all from lan to wan offload from lan to wan ipv6": [
+        tree.UntrackedNode(S, (n("dns"),), INBOUND, (), ()),
+        tree.UntrackedNode(S, (kw("all"),), FROM_LAN, (), ()),
+        tree.OffloadNode(S, FROM_LAN, (tree.FamilyCondition(S, "ipv6"),), ()),
+    ],
+    'queue http from lan to wan to 3 bypass queue all inbound to 0-3 name "ips"': [
+        tree.QueueNode(S, (n("http"),), FROM_LAN, num(3), "bypass", (), ()),
+        tree.QueueNode(
+            S, (kw("all"),), INBOUND, span_of(0, 3), None, (), (tree.NameOption(S, t("ips")),)
+        ),
+    ],
+    # ports that others publish
+    "allow http from wan to published deny all from wan to published 8080 at 192.0.2.7, x": [
+        rule(n("http"), at=place(None, ends(n("wan")), ends(published()))),
+        rule(
+            kw("all"),
+            verb="deny",
+            at=place(None, ends(n("wan")), ends(published(num(8080), ip("192.0.2.7"), n("x")))),
+        ),
+    ],
+    "deny all from wan to any except published 1-9 in wan, published at fronts log": [
+        rule(
+            kw("all"),
+            verb="deny",
+            at=place(
+                None,
+                ends(n("wan")),
+                ends(
+                    kw("any"),
+                    but=[
+                        tree.EndItem(S, published(span_of(1, 9)), (n("wan"),)),
+                        published(None, n("fronts")),
+                    ],
+                ),
+            ),
+            options=[log()],
+        )
+    ],
 }
 
 
@@ -987,6 +1209,29 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
     ],
     "traffic inbound { zone lan { } allow ssh }": [("misplaced", "zone")],
     "traffic inbound { " * (MOST_BLOCKS + 1) + "}" * (MOST_BLOCKS + 1): [("nested-too-deep", "{")],
+    # translations: what is read on behind a mistake in one
+    "masquerade on eth0\nsnat from lan to wan\nalow x\nnat from lan to wan": [
+        ("syntax", "eth0"),
+        ("syntax", "wan"),
+        ("syntax", "alow"),
+        ("syntax", "nat"),
+    ],
+    "dnat http to a from wan dnat http from wan to a 80 allow ssh inbond": [
+        ("syntax", "to"),
+        ("syntax", "80"),
+        ("syntax", "inbond"),
+    ],
+    "mark ssh from a to b set 0x10 set a = 1 allow x inbound mark ef\nmark y inbound as dscp": [
+        ("syntax", "set"),
+        ("syntax", "ef"),
+        ("syntax", "dscp"),
+    ],
+    "allow snat from a to b dnat netmap from a to b": [
+        ("syntax", "snat"),
+        ("reserved-word", "netmap"),
+    ],
+    "traffic inbound { dnat http from a to b allow ssh }": [("misplaced", "dnat")],
+    "netmap 192.0.2.0/24 to 10.0.0.0/24 on wan\non web { allow ssh inbound }": [("not-yet", "on")],
     # all of them in one run
     "alow ssh inbound\nset = 5\nallow ssh inbound\nzone a { foo }\nallow x inbound frm y": [
         ("syntax", "alow"),
@@ -1009,15 +1254,6 @@ def test_each_mistake_is_told_where_it_is(text: str) -> None:
 
 
 LATER: dict[str, list[str]] = {
-    "masquerade from lan, dmz to wan": ["masquerade"],
-    "snat from dmz to wan as 198.51.100.7": ["snat"],
-    "dnat tcp 2222 from wan at 198.51.100.7 to 10.0.2.11 port 22 hairpin": ["dnat"],
-    "redirect http from lan to wan port 3128": ["redirect"],
-    "netmap 198.51.100.16/28 to 10.0.2.16/28 on wan": ["netmap"],
-    "clamp mss from lan to wan": ["clamp"],
-    "mark https from lan to wan as 0x10": ["mark"],
-    "untracked dns inbound": ["untracked"],
-    "offload from lan to wan": ["offload"],
     "host gw { address 192.0.2.1 gateway zone wan { interface eth0 } }": ["host"],
     "on web1, web2 { allow http inbound }": ["on"],
     'test "x" { expect allow ftp inbound from wan expect some deny ssh inbound }': ["test"],
@@ -1347,8 +1583,8 @@ WORDED = {
         "expected `from` after `answers`",
         None,
     ),
-    "masquerade from lan to wan": (
-        "`masquerade` is a part of the language that this version does not compile yet",
+    "host web { address 192.0.2.7 }": (
+        "`host` is a part of the language that this version does not compile yet",
         None,
     ),
 }

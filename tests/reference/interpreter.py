@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
+from policylang.model.policy import Default, InvalidPolicy, Policy, Protect, Protection
+from policylang.model.translations import Netmap, PortForward, Redirect, TransparentProxying
 from policylang.model.types import (
     AddressEnd,
     AddTo,
     Answer,
     AnyEnd,
     Conditions,
-    Default,
     Direction,
     DynamicEnd,
     End,
@@ -27,13 +28,10 @@ from policylang.model.types import (
     Expectation,
     Group,
     GroupEnd,
-    InvalidPolicy,
     IpsecEnd,
     Owners,
-    Policy,
     PolicyRule,
-    Protect,
-    Protection,
+    PublishedEnd,
     RejectWith,
     SelfEnd,
     Side,
@@ -79,7 +77,19 @@ UNPRIVILEGED = range(1024, 65535 + 1)
 FIN, SYN, RST, PSH, ACK, URG = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 
 # 7: link-local for neighbour discovery and 0.0.0.0 for DHCP stay; :: is IPv6's 0.0.0.0.
+# The kernel's own choice of a mark is the compiler's; no policy of the tests has this bit.
+PROXY_BIT = 1 << 31
+LOOPBACK_NETWORKS = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
 NEVER_FORGED = (ip_network("0.0.0.0/32"), ip_network("::/128"), ip_network("fe80::/10"))
+
+
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    """What the client dialled where its connection was sent elsewhere; `port` of what has ports."""
+
+    address: Address
+    port: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,9 @@ class Packet:
     `mac` is the sender's where the packet arrives, `user` and `group` are those of the process
     that sends it. With `is_reply` it travels against the way its connection was opened.
     `is_routed_back` tells whether an answer would leave by the interface by which it came.
+    `dialled` is None unless the destination of its connection was translated; what this host
+    sends has then, as `oif`, the way to what was dialled. With `is_proxied` it goes to a local
+    proxy that stands for its destination, which shows in a bit of its `mark`: `PROXY_BIT`.
     """
 
     iif: str | None
@@ -117,6 +130,8 @@ class Packet:
     mac: int | None = None
     user: int | None = None
     group: int | None = None
+    dialled: Dialled | None = None
+    is_proxied: bool = False
 
     @property
     def family(self) -> int:
@@ -169,7 +184,7 @@ class Verdict:
 
 def decide(policy: Policy, packet: Packet, moment: Moment = ANY_MOMENT) -> Verdict:
     """Return what LANGUAGE.md says of a packet."""
-    if LOOPBACK in (packet.iif, packet.oif):
+    if LOOPBACK in (packet.iif, packet.oif) and not _is_own_sent_elsewhere(packet):
         return Verdict(True, "1.6: loopback")
     for protect in policy.protections:
         if _keeps_out(protect, policy, packet, moment):
@@ -202,9 +217,11 @@ def _decide_first(policy: Policy, packet: Packet, moment: Moment) -> Verdict:
         # 1.7: only a rule that names the ICMP type touches what IP needs.
         rule = _first_rule(policy, packet, moment, lambda traffic: traffic.names_icmp)
         return _obey(rule, packet) if rule else Verdict(True, "1.7: essential")
-    rule = _first_rule(policy, packet, moment, lambda traffic: True)
-    if rule is not None:
-        return _obey(rule, packet)
+    statement = _first_allowing_or_not(policy, packet, moment)
+    if isinstance(statement, PolicyRule):
+        return _obey(statement, packet)
+    if statement is not None:
+        return Verdict(True, f"6: {_name(statement)}")
     default = policy.defaults[packet.direction]
     because = f"default {packet.direction}"
     return _verdict(default.verb, default.answer, default.adds, packet, because)
@@ -266,7 +283,7 @@ def helpers_due(policy: Policy, packet: Packet, moment: Moment = ANY_MOMENT) -> 
         name
         for traffic in rule.what
         if traffic.helper is not None
-        and _describes(traffic, packet)
+        and describes(traffic, packet)
         and packet.family in traffic.helper.families
         for name, protocol in traffic.helper.assigns
         if protocol == packet.protocol
@@ -276,39 +293,97 @@ def helpers_due(policy: Policy, packet: Packet, moment: Moment = ANY_MOMENT) -> 
 # --- what a helper predicted -----------------------------------------------------------------
 
 
-def _rule_that_expects(policy: Policy, packet: Packet, moment: Moment) -> PolicyRule | None:
+def _rule_that_expects(policy: Policy, packet: Packet, moment: Moment) -> Allowing | None:
     """1.4: a rule that asks for the helper which predicted this connection, between its ends.
 
     A rule for one family asks for helpers of that family; its other conditions are about the
-    packet that opens the connection.
+    packet that opens the connection. `dnat` and `redirect` count as `allow`.
     """
-    for rule in policy.rules:
-        if rule.verb is Verb.ALLOW and _holds(rule.conditions.families, packet.family):
+    for rule in policy.statements:
+        if not isinstance(rule, Allowing):
+            continue
+        if isinstance(rule, PolicyRule) and rule.verb is not Verb.ALLOW:
+            continue
+        if _holds(rule.conditions.families, packet.family):
             for traffic in rule.what:
-                if _expects(rule, traffic, packet, moment):
+                if _expects(policy, rule, traffic, packet, moment):
                     return rule
     return None
 
 
-def _expects(rule: PolicyRule, traffic: Traffic, packet: Packet, moment: Moment) -> bool:
+def _expects(
+    policy: Policy, rule: Allowing, traffic: Traffic, packet: Packet, moment: Moment
+) -> bool:
     helper = traffic.helper
     if helper is None or packet.helper is None or packet.helper not in helper.matches:
         return False
-    return any(_is_expected(rule, traffic, e, packet, moment) for e in helper.expects)
+    as_client, as_server = _is_between(policy, rule, packet, moment)
+    return any(
+        _is_expected(traffic, e, packet, as_client=as_client, as_server=as_server)
+        for e in helper.expects
+    )
+
+
+def _is_between(
+    policy: Policy, rule: Allowing, packet: Packet, moment: Moment
+) -> tuple[bool, bool]:
+    """Whether a packet goes from the client to the server of a statement, or back.
+
+    6: what is sent elsewhere is between the client and where it was sent.
+    """
+    sender, receiver = sender_of(packet, moment), receiver_of(packet, moment)
+    match rule:
+        case PolicyRule():
+            as_client = names(rule.source, sender) and (
+                names(rule.destination, receiver)
+                or (
+                    packet.direction is Direction.FORWARD
+                    and _names_published(rule.destination, receiver, with_ports=False)
+                )
+            )
+            return as_client, _answers(rule.destination, sender) and names(rule.source, receiver)
+        case PortForward():
+            clients = with_hairpin(rule, policy.zones)
+            to_target = number_of(packet.destination) in rule.targets and not receiver.is_self
+            from_target = number_of(packet.source) in rule.targets and not sender.is_self
+            return (
+                names(clients, sender) and to_target,
+                from_target and names(clients, receiver),
+            )
+        case Redirect():
+            return (
+                names(rule.source, sender) and receiver.is_self and not sender.is_self,
+                sender.is_self and names(rule.source, receiver) and not receiver.is_self,
+            )
+        case TransparentProxying():
+            # The proxy has the address of the one that it stands for.
+            stood_for = Machine("", packet.destination, all_zones=policy.zones)
+            as_client = (
+                receiver.is_self
+                and names(rule.source, sender)
+                and not sender.is_self
+                and names(rule.destination, stood_for)
+            )
+            standing = Machine("", packet.source, all_zones=policy.zones)
+            as_server = (
+                sender.is_self
+                and names(rule.destination, standing)
+                and names(rule.source, receiver)
+                and not receiver.is_self
+            )
+            return as_client, as_server
 
 
 def _is_expected(
-    rule: PolicyRule,
     traffic: Traffic,
     expectation: Expectation,
     packet: Packet,
-    moment: Moment,
+    *,
+    as_client: bool,
+    as_server: bool,
 ) -> bool:
     if packet.protocol not in expectation.protocols:
         return False
-    sender, receiver = _sender(packet, moment), _receiver(packet, moment)
-    as_client = _names(rule.source, sender) and _names(rule.destination, receiver)
-    as_server = _answers(rule.destination, sender) and _names(rule.source, receiver)
     if expectation.by_client and as_client and _may_dial(traffic, packet, UNPRIVILEGED):
         return True
     to_own_client = packet.direction is Direction.INBOUND
@@ -334,18 +409,74 @@ def _first_rule(
 ) -> PolicyRule | None:
     """1.2: the first rule that matches by something in its list that counts."""
     for rule in policy.rules:
-        speaks_of_it = any(counts(t) and _describes(t, packet) for t in rule.what)
-        if (
-            speaks_of_it
-            and _names(rule.source, _sender(packet, moment))
-            and _names(rule.destination, _receiver(packet, moment))
-            and _meets(rule.conditions, packet, moment)
-        ):
+        if _matches(policy, rule, packet, moment, counts):
             return rule
     return None
 
 
-def _describes(traffic: Traffic, packet: Packet) -> bool:
+def _first_allowing_or_not(policy: Policy, packet: Packet, moment: Moment) -> Allowing | None:
+    """6: `dnat` and `redirect` allow what they translate, at their place among the rules."""
+    for rule in policy.statements:
+        if isinstance(rule, PolicyRule):
+            if _matches(policy, rule, packet, moment, lambda traffic: True):
+                return rule
+        elif isinstance(rule, Allowing) and has_sent(policy, rule, packet, moment):
+            return rule
+    return None
+
+
+def _matches(
+    policy: Policy,
+    rule: PolicyRule,
+    packet: Packet,
+    moment: Moment,
+    counts: Callable[[Traffic], bool],
+) -> bool:
+    return (
+        _is_about(policy, rule, packet, moment, tuple(t for t in rule.what if counts(t)))
+        and names(rule.source, sender_of(packet, moment))
+        and meets(rule.conditions, packet, moment)
+    )
+
+
+def _is_about(
+    policy: Policy,
+    rule: PolicyRule,
+    packet: Packet,
+    moment: Moment,
+    what: tuple[Traffic, ...],
+) -> bool:
+    """Whether a packet is what a rule speaks of, and goes where it says.
+
+    With `published` as the destination, what is spoken of is what the client dialled.
+    """
+    receiver = receiver_of(packet, moment)
+    if _is_own_sent_elsewhere(packet):
+        if packet.destination_type is AddressType.LOCAL:
+            return False  # from this host to itself
+        receiver = replace(receiver, all_zones=policy.zones)
+    if any(describes(t, packet) for t in what) and names(rule.destination, receiver):
+        return True
+    return (
+        packet.direction is Direction.FORWARD
+        and any(describes(t, _as_dialled(packet)) for t in what)
+        and _names_published(rule.destination, receiver)
+    )
+
+
+def _as_dialled(packet: Packet) -> Packet:
+    """The packet with the destination port that the client dialled."""
+    if packet.dialled is None or packet.ports is None or packet.dialled.port is None:
+        return packet
+    return replace(packet, ports=(packet.ports[0], packet.dialled.port))
+
+
+def _is_own_sent_elsewhere(packet: Packet) -> bool:
+    """Whether this host sent a packet that goes elsewhere than it was dialled."""
+    return packet.direction is Direction.OUTBOUND and packet.dialled is not None
+
+
+def describes(traffic: Traffic, packet: Packet) -> bool:
     if traffic.protocols is not None and packet.protocol not in traffic.protocols:
         return False
     if traffic.icmp_types is not None:
@@ -383,14 +514,146 @@ def _added(adds: tuple[AddTo, ...], packet: Packet) -> frozenset[tuple[str, Addr
     return frozenset((add.set.name, ends[add.side]) for add in adds)
 
 
-def _name(rule: PolicyRule) -> str:
+def _name(rule: Allowing) -> str:
     return f"{rule.span.place} {rule.span.text}"
+
+
+# --- what is sent elsewhere ------------------------------------------------------------------
+
+Elsewhere = PortForward | Redirect | TransparentProxying
+Allowing = PolicyRule | PortForward | Redirect | TransparentProxying
+
+
+def has_sent(
+    policy: Policy,
+    rule: Elsewhere,
+    packet: Packet,
+    moment: Moment,
+    sender: Machine | None = None,
+) -> bool:
+    """6: whether a packet is of a connection that a statement sends elsewhere, and so allows.
+
+    Nothing tells afterwards whether the address that was dialled was one of this host's.
+    """
+    sender = sender or sender_of(packet, moment)
+    met = packet
+    if isinstance(rule, TransparentProxying):
+        met = replace(packet, mark=packet.mark & ~PROXY_BIT)
+    if not meets(rule.conditions, met, moment):
+        return False
+    if isinstance(rule, TransparentProxying):
+        stood_for = Machine("", packet.destination, all_zones=policy.zones)
+        return (
+            packet.is_proxied
+            and packet.direction is Direction.INBOUND
+            and packet.protocol in (TCP, UDP)
+            and any(describes(traffic, packet) for traffic in rule.what)
+            and names(rule.source, sender)
+            and names(rule.destination, stood_for)
+        )
+    if packet.dialled is None:
+        return False
+    asked = _as_dialled(packet)
+    port = None if packet.ports is None else packet.ports[1]
+    if not any(describes(t, asked) and new_port(t, rule, asked) == port for t in rule.what):
+        return False
+    if isinstance(rule, PortForward):
+        return (
+            packet.direction is not Direction.INBOUND
+            and not _is_mapped_before(policy, rule, packet, moment, sender)
+            and number_of(packet.destination) in rule.targets
+            and names(with_hairpin(rule, policy.zones), sender)
+            and (rule.at is None or is_dialled(rule.at, packet.dialled.address, policy.zones))
+        )
+    if packet.direction is Direction.FORWARD or not names(rule.source, sender):
+        return False
+    if packet.direction is Direction.OUTBOUND:
+        # Its way out is known, and what it goes to now is on this host.
+        meant = Machine(packet.oif, packet.dialled.address, sets=frozenset())
+        is_here = packet.destination in (network[0] for network in REDIRECTED_TO)
+        return is_here and packet.oif != LOOPBACK and names(rule.destination, meant)
+    to_other = Machine("", packet.dialled.address, all_zones=policy.zones)
+    to_self = Machine(None, packet.dialled.address)
+    return names(rule.destination, to_other) or names(rule.destination, to_self)
+
+
+def _is_mapped_before(
+    policy: Policy, rule: PortForward, packet: Packet, moment: Moment, sender: Machine
+) -> bool:
+    """Whether a `netmap` above has sent the connection where it goes, for all that is known.
+
+    `netmap` only translates. Where a mark decides, that may have been another one.
+    """
+    assert packet.dialled is not None
+    for statement in policy.treatments:
+        # What is known of a connection may be less than the statement asks for.
+        if statement.span == rule.span:
+            return False
+        if (
+            isinstance(statement, Netmap)
+            and packet.direction is Direction.FORWARD
+            and statement.conditions.mark is None
+            and statement.outer[0] <= number_of(packet.dialled.address) <= statement.outer[1]
+            and statement.inner[0] <= number_of(packet.destination) <= statement.inner[1]
+            and names(statement.on, sender)
+            and meets(statement.conditions, packet, moment)
+        ):
+            return True
+    return False
+
+
+REDIRECTED_TO = (ip_network("127.0.0.1/32"), ip_network("::1/128"))
+
+
+def new_port(traffic: Traffic, rule: PortForward | Redirect, packet: Packet) -> int | None:
+    """The port that a connection goes to: its own, one for all, or the one at its place."""
+    port = None if packet.ports is None else packet.ports[1]
+    if traffic.ports is None or rule.ports is None or port is None:
+        return port
+    low, high = rule.ports
+    return low if low == high else low + port - traffic.ports.pairs[0][0]
+
+
+def with_hairpin(rule: PortForward, zones: tuple[Zone, ...]) -> End:
+    """6: `hairpin` makes it work from the other zones as well, whose hosts `from` does not name."""
+    if not rule.is_hairpin:
+        return rule.source
+    (written,) = rule.source.lists
+    named = written.elements
+    others = [ZoneEnd(z) for z in zones if not any(_is_some_of(e, z) for e in named)]
+    return End((replace(written, elements=(*named, *others)),))
+
+
+def _is_some_of(element: EndElement, zone: Zone) -> bool:
+    """Whether an element may name some machines of a zone."""
+    match element:
+        case AnyEnd() | SelfEnd():
+            return False
+        case ZoneEnd(within=within):
+            return zone in within
+        case AddressEnd(addresses, ()):
+            return zone.networks is None or zone.networks.meets(addresses)
+        case _:
+            return not element.within or zone in element.within
+
+
+def is_dialled(at: End, address: Address, zones: tuple[Zone, ...]) -> bool:
+    """6: whether `at` names an address, whoever has it; of this host's own nothing is told."""
+    other = Machine("", address, all_zones=zones)
+    return all(
+        any(isinstance(e, SelfEnd) or _is_element(e, other, True) for e in written.elements)
+        and not any(
+            not isinstance(e, (SelfEnd, ZoneEnd)) and _is_element(e, other, True)
+            for e in written.exceptions
+        )
+        for written in at.lists
+    )
 
 
 # --- conditions ------------------------------------------------------------------------------
 
 
-def _meets(conditions: Conditions, packet: Packet, moment: Moment) -> bool:
+def meets(conditions: Conditions, packet: Packet, moment: Moment) -> bool:
     """4: all of them hold; what is not known of a packet is not what a condition asks for."""
     sent_from = None if packet.ports is None else packet.ports[0]
     mark, ipsec = conditions.mark, conditions.ipsec
@@ -444,30 +707,32 @@ def _ban(policy: Policy, packet: Packet, moment: Moment) -> PolicyRule | None:
     decided the connection, which then stays. An `allow` up to a rate or a count decided what is
     open. What other rates said of the first packet nobody knows: they keep no ban away.
     """
-    for rule in policy.rules:
-        if rule.also_established:
-            if _bans(rule, packet, moment):
+    for rule in policy.statements:
+        if isinstance(rule, PolicyRule) and rule.also_established:
+            if _bans(policy, rule, packet, moment):
                 return rule
-        elif _is_known(rule) and _may_have_decided(rule, packet, moment):
+        elif isinstance(rule, PolicyRule):
+            if _is_known(rule) and _may_have_decided(policy, rule, packet, moment):
+                return None
+        elif isinstance(rule, Allowing) and _may_have_sent(policy, rule, packet, moment):
             return None
     return None
 
 
-def _bans(rule: PolicyRule, packet: Packet, moment: Moment) -> bool:
+def _bans(policy: Policy, rule: PolicyRule, packet: Packet, moment: Moment) -> bool:
     first, what = packet, rule.what
     if packet.is_reply:
         first, what = _opening(packet), tuple(t for t in what if not t.names_icmp)
         if rule.conditions != _told_by_answers(rule.conditions, first):
             return False
     return (
-        any(_describes(traffic, first) for traffic in what)
-        and all(_names(rule.source, sender) for sender in _senders(packet, moment))
-        and _names(rule.destination, _receiver(first, moment))
-        and _meets(rule.conditions, first, moment)
+        _is_about(policy, rule, first, moment, what)
+        and all(names(rule.source, sender) for sender in _senders(packet, moment))
+        and meets(rule.conditions, first, moment)
     )
 
 
-def _may_have_decided(rule: PolicyRule, packet: Packet, moment: Moment) -> bool:
+def _may_have_decided(policy: Policy, rule: PolicyRule, packet: Packet, moment: Moment) -> bool:
     """Whether the first packet of a connection may have met a rule, for all that is known."""
     first, what = packet, rule.what
     told = replace(rule.conditions, sizes=None)  # later packets have others than the first one
@@ -476,18 +741,32 @@ def _may_have_decided(rule: PolicyRule, packet: Packet, moment: Moment) -> bool:
         first, what = _opening(packet), tuple(replace(t, icmp_types=None) for t in what)
         told = _told_by_answers(told, first)
     return (
-        any(_describes(traffic, first) for traffic in what)
-        and any(_names(rule.source, sender) for sender in _senders(packet, moment))
-        and _names(rule.destination, _receiver(first, moment))
-        and _meets(told, first, moment)
+        _is_about(policy, rule, first, moment, what)
+        and any(names(rule.source, sender) for sender in _senders(packet, moment))
+        and meets(told, first, moment)
+    )
+
+
+def _may_have_sent(policy: Policy, rule: Elsewhere, packet: Packet, moment: Moment) -> bool:
+    """Whether a connection may have been sent elsewhere by a statement, for all that is known."""
+    first, what = packet, rule.what
+    told = replace(rule.conditions, sizes=None)
+    if packet.is_reply:
+        first, what = _opening(packet), tuple(replace(t, icmp_types=None) for t in what)
+        told = _told_by_answers(told, first)
+        if isinstance(rule, TransparentProxying):
+            first = replace(first, is_proxied=True)  # an answer does not tell
+    known = replace(rule, what=what, conditions=told)
+    return any(
+        has_sent(policy, known, first, moment, sender) for sender in _senders(packet, moment)
     )
 
 
 def _senders(packet: Packet, moment: Moment) -> tuple[Machine, ...]:
     """Who may have sent the first packet: an answer does not tell whether that was in IPsec."""
     if not packet.is_reply:
-        return (_sender(packet, moment),)
-    sender = _sender(_opening(packet), moment)
+        return (sender_of(packet, moment),)
+    sender = sender_of(_opening(packet), moment)
     return (sender, replace(sender, is_in_ipsec=not sender.is_self))
 
 
@@ -500,6 +779,7 @@ def _opening(answer: Packet) -> Packet:
         answer.source,
         answer.protocol,
         None if answer.ports is None else (answer.ports[1], answer.ports[0]),
+        dialled=answer.dialled,
     )
 
 
@@ -532,7 +812,7 @@ def _keeps_out(protect: Protect, policy: Policy, packet: Packet, moment: Moment)
         case Protection.SPOOFING:
             return any(_is_forged(policy, packet, zone) for zone in ways)
         case Protection.BOGONS:
-            return not _is_never_forged(packet) and _number(packet.source) in policy.bogons
+            return not _is_never_forged(packet) and number_of(packet.source) in policy.bogons
         case Protection.BAD_FLAGS:
             return packet.protocol == TCP and (
                 _is_impossible(flags) or (packet.state is State.NEW and flags & (SYN | ACK) != SYN)
@@ -564,7 +844,7 @@ def _arrives(element: EndElement, packet: Packet) -> bool:
         case AnyEnd():
             return True
         case ZoneEnd(zone=Zone(interfaces=None, networks=networks)):
-            return _holds(networks, _number(packet.source))
+            return _holds(networks, number_of(packet.source))
         case ZoneEnd(zone=zone):
             return _is_by_interface(zone, packet)
         case _:
@@ -593,7 +873,7 @@ def _is_forged(policy: Policy, packet: Packet, comes_from: Zone | None) -> bool:
         return True
     if packet.is_in_ipsec:
         return False
-    source = _number(packet.source)
+    source = number_of(packet.source)
     here = [zone for zone in policy.zones if _is_by_interface(zone, packet)]
     if any(zone.networks is not None and source in zone.networks for zone in here):
         return False  # a zone's own, even where networks of zones overlap
@@ -623,6 +903,8 @@ class Machine:
     """One of the two that a packet travels between; `interface` leads to it (None: this host).
 
     `group` is the one that it is addressed by, `sets` the dynamic sets that its address is in.
+    `all_zones` are given where no interface is known, so that zones are told by addresses (6).
+    `dialled` is what it was reached by, where that is something else.
     """
 
     interface: str | None
@@ -630,13 +912,15 @@ class Machine:
     group: Group | None = None
     sets: frozenset[str] = frozenset()
     is_in_ipsec: bool = False
+    all_zones: tuple[Zone, ...] | None = None
+    dialled: Dialled | None = None
 
     @property
     def is_self(self) -> bool:
         return self.interface is None
 
 
-def _sender(packet: Packet, moment: Moment) -> Machine:
+def sender_of(packet: Packet, moment: Moment) -> Machine:
     sets = _sets_with(packet.source, moment)
     return Machine(packet.iif, packet.source, None, sets, packet.is_in_ipsec)
 
@@ -645,22 +929,46 @@ def _sets_with(address: Address, moment: Moment) -> frozenset[str]:
     return frozenset(name for name, held in moment.members.items() if address in held)
 
 
-def _receiver(packet: Packet, moment: Moment) -> Machine:
+def receiver_of(packet: Packet, moment: Moment) -> Machine:
     group = None
     if any(packet.destination in network for network in MULTICAST):
         group = Group.MULTICAST
     elif packet.destination_type is AddressType.BROADCAST:
         group = Group.BROADCAST
     sets = _sets_with(packet.destination, moment)
-    return Machine(packet.oif, packet.destination, group, sets)
+    return Machine(packet.oif, packet.destination, group, sets, dialled=packet.dialled)
 
 
-def _names(end: End, machine: Machine) -> bool:
-    """Whether every list of an end names a machine."""
+def names(end: End, machine: Machine) -> bool:
+    """Whether every list of an end names a machine, otherwise than as `published`."""
     return all(
         any(_is_element(e, machine, own) for e in written.elements)
         and not any(_is_exception(e, machine) for e in written.exceptions)
         for written, own in _with_self_of_others(end)
+    )
+
+
+def _names_published(end: End, machine: Machine, *, with_ports: bool = True) -> bool:
+    """Whether every list of an end names a machine, one of them at least as `published`."""
+    found = False
+    for written, own in _with_self_of_others(end):
+        published = any(_is_published(e, machine, with_ports) for e in written.elements)
+        if not published and not any(_is_element(e, machine, own) for e in written.elements):
+            return False
+        if any(_is_exception(e, machine) for e in written.exceptions):
+            return False
+        found = found or published
+    return found
+
+
+def _is_published(element: EndElement, machine: Machine, with_ports: bool = True) -> bool:
+    """Whether a machine is one that another tool forwards to, as an element says."""
+    if not isinstance(element, PublishedEnd) or machine.dialled is None or machine.is_self:
+        return False
+    return (
+        (not with_ports or _holds(element.ports, machine.dialled.port))
+        and _holds(element.addresses, number_of(machine.dialled.address))
+        and _is_in_all(element.within, machine)
     )
 
 
@@ -673,11 +981,11 @@ def _answers(end: End, sender: Machine) -> bool:
     groups = [None, Group.BROADCAST]
     if all(_may_be_multicast(written) for written in end.lists):
         groups.append(Group.MULTICAST)
-    return any(_names(end, replace(sender, group=group)) for group in groups)
+    return any(names(end, replace(sender, group=group)) for group in groups)
 
 
 def _may_be_multicast(written: EndList) -> bool:
-    groups = Ranges.merged((_number(network[0]), _number(network[-1])) for network in MULTICAST)
+    groups = Ranges.merged((number_of(network[0]), number_of(network[-1])) for network in MULTICAST)
     return any(not isinstance(e, AddressEnd) or e.addresses.meets(groups) for e in written.elements)
 
 
@@ -704,7 +1012,7 @@ def _is_element(element: EndElement, machine: Machine, own: bool) -> bool:
         case AddressEnd(addresses, within):
             return (
                 (own or not machine.is_self)
-                and _number(machine.address) in addresses
+                and number_of(machine.address) in addresses
                 and _is_in_all(within, machine)
             )
         case GroupEnd(group, within):
@@ -729,6 +1037,8 @@ def _is_element(element: EndElement, machine: Machine, own: bool) -> bool:
         case IpsecEnd(within):
             is_inside = machine.is_in_ipsec and not machine.is_self
             return is_inside and _is_in_all(within, machine)
+        case PublishedEnd():
+            return False  # what is spoken of is another port then: `_names_published`
 
 
 def _is_exception(element: EndElement, machine: Machine) -> bool:
@@ -738,6 +1048,8 @@ def _is_exception(element: EndElement, machine: Machine) -> bool:
             return machine.group is group and _is_in_all(within, machine)
         case AddressEnd() | DynamicEnd() | SuffixEnd():
             return _is_element(element, machine, True)
+        case PublishedEnd():
+            return _is_published(element, machine)
         case _:
             return _is_element(element, machine, False)
 
@@ -750,9 +1062,22 @@ def _is_in(zone: Zone, machine: Machine) -> bool:
     """2: on one of its interfaces, with an address in its networks; both where both are given."""
     if machine.interface is None:
         return False
+    if machine.all_zones is not None:
+        return _is_in_by_address(zone, machine.address, machine.all_zones)
     return _holds(zone.interfaces, name_range(machine.interface)[0]) and _holds(
-        zone.networks, _number(machine.address)
+        zone.networks, number_of(machine.address)
     )
+
+
+def _is_in_by_address(zone: Zone, address: Address, zones: tuple[Zone, ...]) -> bool:
+    """6: a zone means its networks or, where it has none, every address in no other's networks."""
+    if zone.interfaces is not None and not zone.interfaces:
+        return False
+    number = number_of(address)
+    if zone.networks is not None:
+        return number in zone.networks
+    others = [z.networks for z in zones if z != zone and z.networks is not None]
+    return not any(number in networks for networks in others)
 
 
 def _holds(values: Ranges | None, value: int | None) -> bool:
@@ -760,7 +1085,7 @@ def _holds(values: Ranges | None, value: int | None) -> bool:
     return values is None or (value is not None and value in values)
 
 
-def _number(address: Address) -> int:
+def number_of(address: Address) -> int:
     number = parse_one_address(str(address))
     assert number is not None
     return number
