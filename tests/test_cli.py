@@ -804,13 +804,17 @@ def test_an_interruption_is_a_line(tmp_path: Path) -> None:
         child = subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     finally:
         signal.signal(signal.SIGINT, before)
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + 30
     writer = -1
     while writer < 0 and time.monotonic() < give_up:
         try:
             writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
         except OSError:  # nobody reads it yet
             time.sleep(0.02)
+    # A signal on the way into read() would be noted and not looked at before read() returns.
+    waits = Path(f"/proc/{child.pid}/wchan")
+    while "pipe_read" not in waits.read_text() and time.monotonic() < give_up:
+        time.sleep(0.02)
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=10)
     os.close(writer)

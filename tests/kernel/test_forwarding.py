@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import time
@@ -189,7 +190,16 @@ def advise(net: Ground) -> None:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, ND_HOP_LIMIT)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
         message = struct.pack("!BBHBBHII", ROUTER_ADVERTISEMENT, 0, 0, 64, 0, LIFETIME_S, 0, 0)
-        opened.sendto(message, ("ff02::1", 0))
+        give_up = time.monotonic() + 10
+        while True:
+            try:
+                opened.sendto(message, ("ff02::1", 0))
+                return
+            except OSError as error:
+                # All namespaces share one table of IPv6 neighbours; that is what a full one says.
+                if error.errno != errno.EINVAL or time.monotonic() > give_up:
+                    raise
+            time.sleep(0.1)
 
 
 def default_route(net: Ground) -> str:
