@@ -1,0 +1,63 @@
+"""What is ours in the kernel, as the target's own tool lists it; knows no tool's words.
+
+A listing of what a script makes in a scratch namespace and a listing of what is in force are
+both of this form, made by the same tool: where they are equal, the same is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What a rule counted."""
+
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule without its comment and its count, in the tool's own words."""
+
+    text: str
+    comment: str = ""
+    count: Count | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Rules in order; `place` names them for people, `head` says how packets come to them.
+
+    A built-in chain of iptables has none but those rules that lead to chains of ours.
+    """
+
+    place: str
+    head: str
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSet:
+    """A set or map; `elements` are None where packets fill it: they are not ours to compare."""
+
+    place: str
+    head: str
+    elements: frozenset[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """All that is ours, in the tool's order; `others` are what is neither a chain nor a set."""
+
+    chains: tuple[Chain, ...] = ()
+    sets: tuple[KernelSet, ...] = ()
+    others: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.chains or self.sets or self.others)
+
+
+NOTHING = Loaded()
