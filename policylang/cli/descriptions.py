@@ -1,0 +1,184 @@
+"""What `--help` says of each command."""
+
+from __future__ import annotations
+
+DESCRIPTION = """\
+Say what a Linux firewall should allow; get the nftables or iptables rules for it.
+"""
+
+EXAMPLES = """\
+examples:
+  policylang check web.policy
+      say what is wrong with a policy, for both targets
+  policylang compile web.policy
+      print the nftables script that the policy compiles to
+  policylang compile web.policy --target iptables -o out/
+      write out/rules.v4, out/rules.v6 and what they need beside themselves
+  sudo policylang apply web.policy
+      try the policy in a scratch network namespace, then load it
+  sudo policylang set add banned 192.0.2.7
+      put an address into a dynamic set of the policy that is in force
+  policylang fmt web.policy
+      lay a policy out in the canonical way
+  policylang services mail
+      list the services that are built in, all or those of a name, a topic or a port
+  policylang groups private
+      list or explain the groups of addresses that are built in
+  policylang explain unknown-service
+      explain a message
+
+exit status:
+  0  done
+  1  the policy has errors, or could not be read, written or loaded; or is not canonical
+     (`fmt --check`, `fmt --diff`); or nothing is found (`services`, `groups`)
+  2  the command line is wrong
+  3  a mistake in policylang itself
+"""
+
+COMPILE = """\
+Compile a policy. Nothing is written where the policy has an error.
+
+For nft the output is one script for `nft -f`, for iptables a folder with rules.v4, rules.v6
+and, where sets are used, sets.ipset. `ir` shows the rules before they become a target's.
+
+What the rules need beside themselves at boot is written beside them into a folder, where there is
+something: modules-load.conf (for /etc/modules-load.d), sysctl.conf (for /etc/sysctl.d), and
+proxy-routes.v4 and .v6 (for `ip -4 -batch` and `ip -6 -batch`). `policylang apply` sees to it by
+itself.
+"""
+
+COMPILE_EXAMPLES = """\
+examples:
+  policylang compile web.policy > web.nft
+  policylang compile web.policy -o /etc/nftables.conf
+  policylang compile web.policy -o out/
+  policylang compile web.policy --target iptables -o out/
+  policylang compile web.policy -D wan=ens3 -D 'admins=192.0.2.7, 2001:db8::/32'
+  generate-policy | policylang compile - --target nft
+
+Files are written aside and moved into place once all of them are complete. With `--format
+json` errors and warnings go to standard error as one JSON array.
+"""
+
+CHECK = """\
+Say everything that is wrong with a policy, for both targets unless one is named.
+"""
+
+CHECK_EXAMPLES = """\
+examples:
+  policylang check web.policy
+  policylang check web.policy --target nft
+  policylang check web.policy --format json
+
+With `--format json` standard output is one JSON array, empty where all is well. Each entry has
+the keys code, severity (error or warning), message, file, line, column, end_line, end_column
+(counted from 1, in characters, the end exclusive; null where no file is at fault), help (or
+null) and labels: an array of other places with message, file, line, column, end_line and
+end_column.
+"""
+
+APPLY = """\
+Compile a policy, load it in a scratch network namespace, and then for real.
+
+It takes the place of what was applied before, whichever target that was for; rules of other
+programs are left alone. Where anything fails, what was in force stays in force.
+
+Kernel modules that the rules rely on are loaded before them. Where the policy lets packets through
+this host, forwarding is switched on after them, and never off. The last line says so.
+"""
+
+APPLY_EXAMPLES = """\
+examples:
+  sudo policylang apply web.policy
+  sudo policylang apply web.policy --target iptables --flavour legacy
+  sudo policylang apply web.policy --netns router1
+"""
+
+SET = """\
+List and change the dynamic sets of the policy that is in force, whichever target it was for.
+
+A policy declares them (`set banned = dynamic timeout 1h`), rules fill them (`add source to
+banned`), and what is in them stays when a changed policy is applied.
+"""
+
+SET_EXAMPLES = """\
+examples:
+  sudo policylang set list
+  sudo policylang set list banned --format json
+  sudo policylang set add banned 192.0.2.7 2001:db8::7
+  sudo policylang set add banned 192.0.2.7 --timeout 1h30m
+  sudo policylang set delete banned 192.0.2.7
+  sudo policylang set flush banned --netns router1
+
+Several addresses are added or deleted all together or not at all. With `list --format json`
+standard output is an array, empty where no set is loaded. Each entry has the keys name, timeout_s
+(null: elements stay for ever), size (of each family) and elements: an array with address, family
+(4 or 6) and left_s, the seconds that are left (or null).
+"""
+
+SET_LIST = "Show what is in the dynamic sets, or in one of them, and for how long.\n"
+SET_ADD = """\
+Put addresses into a dynamic set; those that are in it stay anew for the whole time.
+"""
+SET_DELETE = "Take addresses out of a dynamic set.\n"
+SET_FLUSH = "Empty a dynamic set.\n"
+
+FMT = """\
+Lay policies out in the one canonical way: rewrite them in place, where that changes anything.
+
+White space and line ends change, and nothing else: no word, no comment, no order. A file with
+mistakes is left alone, and they are told; the other files are formatted.
+"""
+
+FMT_EXAMPLES = """\
+examples:
+  policylang fmt web.policy site/*.policy
+  policylang fmt --check *.policy        name what would change; for CI
+  policylang fmt --diff web.policy       show what would change
+  policylang fmt - < web.policy          from standard input to standard output
+
+Files are written aside and moved into place; included files are formatted if they are named. With
+`--check` and `--diff` nothing is written, and the exit status is 1 if anything would change.
+"""
+
+SERVICES = """\
+List the services that are built in, search among them, or explain one.
+
+A pattern is a name, a part of a name or of a description, a glob (`kube-*`), or a port (`443`,
+`tcp/443`). What it matches is listed; one service alone is explained: what it opens, its other
+names, and how it is written. A policy may have a service of its own by any of these names.
+"""
+
+SERVICES_EXAMPLES = """\
+examples:
+  policylang services                    all of them
+  policylang services ftp                what the service ftp is
+  policylang services mail               those that speak of mail
+  policylang services tcp/8080           those that have this port
+
+With `--format json` standard output is an array, empty where nothing matches. Each entry has the
+keys name, description, opens, members, same_as, notes and text; each of `opens` has protocols,
+ports, icmp_types and data_ports (pairs of first and last, or null), helper and answers_from_any.
+"""
+
+GROUPS = """\
+List the groups of addresses that are built in, search among them, or explain one.
+
+They are the sets of the IANA special-purpose registries, to be named in a policy like sets of its
+own. A pattern is a name, a part of a name or of a description, a glob, or an address: the groups
+that hold all of it.
+"""
+
+GROUPS_EXAMPLES = """\
+examples:
+  policylang groups                      all of them
+  policylang groups bogons               what the group bogons holds
+  policylang groups 100.64.3.7           those that hold this address
+
+With `--format json` standard output is an array, empty where nothing matches. Each entry has the
+keys name, description, addresses and text.
+"""
+
+EXPLAIN = """\
+Explain a message by its id (the word in brackets), or list all of them.
+"""
