@@ -16,10 +16,12 @@ from policylang.backends.iptables.names import dynamic_set_name
 from policylang.diagnostics import Report
 from policylang.ir.actions import (
     Accept,
+    Action,
     AddToSet,
     AssignHelper,
     CgroupGuard,
     ConnectionsGuard,
+    DestinationNat,
     Drop,
     End,
     Guard,
@@ -551,3 +553,33 @@ def test_large_sets_are_written_fast() -> None:
     sets = artifact.file("sets.ipset")
     assert sets is not None
     assert sets.text.count("\nadd ") == 100_000
+
+
+# --- translations --------------------------------------------------------------------------------
+
+IPV4_TCP = Cube.of({Field.FAMILY: Ranges.of(4), Field.L4PROTO: Ranges.of(TCP)})
+
+
+def translating(action: Action, origins: tuple[Origin, ...] = ()) -> Ruleset:
+    rule = Rule(IPV4_TCP, action, (), origins)
+    chains = (Chain("dstnat", (rule,)),)
+    return Ruleset((Base(Stage.DSTNAT, Path.INPUT, "dstnat"),), chains)
+
+
+@pytest.mark.parametrize("by_source", [False, True])
+def test_targets_are_chosen_among_line_by_line(by_source: bool) -> None:
+    """As many as 256; by source, the kernel chooses from a single range, however long it is."""
+    fitting = DestinationNat(addresses("10.0.0.0/25", "10.0.2.0/25"), 80, by_source)
+    lines = [line for line in rules(translating(fitting)) if "-j DNAT" in line]
+    assert len(lines) == 256
+    assert lines[-1].endswith("-p tcp -j DNAT --to-destination 10.0.2.127:80")
+    span = Span(SourceFile("a.policy", "dnat"), 0, 4)
+    report = Report()
+    beyond = DestinationNat(addresses("10.0.0.0/24", "10.0.2.0"), 80, by_source)
+    IptablesBackend().emit(translating(beyond, (Origin(Why.WRITTEN, span),)), report)
+    (refused,) = report.diagnostics
+    assert (refused.code, refused.span) == ("unsupported", span)
+    assert refused.message == "iptables cannot express 257 targets"
+    assert refused.help
+    (line,) = rules(translating(DestinationNat(addresses("10.0.0.0/8"), 80, by_source=True)))
+    assert line.endswith("--to-destination 10.0.0.0-10.255.255.255:80 --persistent")

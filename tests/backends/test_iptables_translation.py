@@ -23,11 +23,13 @@ from policylang.ir.actions import (
     RedirectToSelf,
     SourceNat,
 )
+from policylang.ir.origin import Origin, Why
 from policylang.ir.ruleset import Entry, Item, Lookup, Rule, Ruleset
 from policylang.ir.stages import Path
 from policylang.packets.cube import EVERYTHING, Cube
 from policylang.packets.fields import ICMP, ICMPV6, TCP, UDP, UNIVERSE, AddressType, Field
 from policylang.packets.values import Ranges, name_range
+from policylang.source import SourceFile, Span
 from tests.backends.iptables_routing import (
     Routing,
     by,
@@ -47,7 +49,7 @@ from tests.backends.iptables_station import (
     counted,
 )
 from tests.backends.nft_router import WORLD, host, opened
-from tests.backends.nft_station import OWN, Packet, ruleset
+from tests.backends.nft_station import FAR, OWN, Packet, ruleset
 
 __all__ = ["laid", "routing"]
 
@@ -269,6 +271,42 @@ def test_targets_take_turns(routing: Routing, family: int, port: int | None) -> 
     found = [seen.destination for seen in routing.carry(*packets)]
     assert found[:5] * 4 == found
     assert sorted(found[:5]) == sorted(host("eth1", family, number) for number in numbers)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("port", [None, 5353])
+def test_rules_of_one_statement_take_turns_together(
+    routing: Routing, family: int, port: int | None
+) -> None:
+    """Those for what arrives and those for this host's own packets, too; other ones do not."""
+    numbers = (20, 22, 23)
+    action = DestinationNat(targets(family, *numbers), port)
+    one, other = (
+        (Origin(Why.WRITTEN, Span(SourceFile("a.policy", "dnat dnat"), start, start + 4)),)
+        for start in (0, 5)
+    )
+    over_udp, over_tcp, elsewhere = (
+        Rule(
+            of_family(family) & Cube.of({Field.L4PROTO: Ranges.of(n), Field.DPORT: Ranges.of(to)}),
+            action,
+            (),
+            origins,
+        )
+        for n, to, origins in ((UDP, 53, one), (TCP, 54, one), (UDP, 55, other))
+    )
+    routing.load(ruleset({ARRIVING: [over_udp, over_tcp, elsewhere], LEAVING: [over_udp]}))
+    met: list[str] = []
+    for n in range(1000, 1002):
+        packets = [
+            dialling(family, ports=(n, 53)),
+            dialling(family, ports=(n, 54), protocol=TCP),
+        ]
+        met += (seen.destination for seen in routing.carry(*packets))
+        routing.carry(dialling(family, ports=(n, 55)))  # which takes none of their turns
+        with opened(routing.router, family, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"", (FAR["eth1"][family], 53))
+        met += (s.destination for s in routing.router.heard() if s.ports[1] == (port or 53))
+    assert met == [host("eth1", family, number) for number in numbers] * 2
 
 
 BY_SOURCE = {

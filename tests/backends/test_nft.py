@@ -461,8 +461,8 @@ def test_a_flowtable_goes_with_all_else_where_a_set_stays() -> None:
     "action",
     [
         Offload(("eth0", "wlan*")),
-        DestinationNat(addresses("10.0.0.0/21")),
-        DestinationNat(addresses("10.0.0.0/21", "10.0.9.0"), by_source=True),
+        DestinationNat(addresses("10.0.0.0/22", "10.0.9.0")),
+        DestinationNat(addresses("10.0.0.0/22", "10.0.9.0"), by_source=True),
     ],
 )
 def test_what_nft_cannot_do_is_refused_at_the_statement(action: Action) -> None:
@@ -485,3 +485,21 @@ def test_times_are_short() -> None:
     assert [duration(s) for s in (1, 60, 61, 3600, 90061, 7 * DAY_S)] == [
         "1s", "1m", "1m1s", "1h", "1d1h1m1s", "7d",
     ]  # fmt: skip
+
+
+def test_as_many_targets_as_fit_are_chosen_among() -> None:
+    """By source, a single range is chosen from by the kernel itself, however long it is."""
+    among = addresses("10.0.0.0/23", "10.0.8.0/23")
+    for by_source in (False, True):
+        (line,) = altering(DestinationNat(among, by_source=by_source), V4)
+        assert "mod 1024 " in line and line.endswith(", 1023 : 10.0.9.255 }")
+    (line,) = altering(DestinationNat(addresses("10.0.0.0/8"), by_source=True), V4)
+    assert line.endswith("dnat ip to 10.0.0.0-10.255.255.255 persistent")
+
+
+def test_a_measure_holds_for_one_line() -> None:
+    """No measure stands before a translation, of which some packets would meet another line."""
+    for action in (Masquerade((1024, 2047)), RedirectToSelf(8080)):
+        rule = Rule(HTTP, action, (RateGuard(5, "second", 5),))
+        with pytest.raises(AssertionError, match="a measure holds for one line"):
+            emitted(ruleset({PLACES[type(action)]: (rule,)}))

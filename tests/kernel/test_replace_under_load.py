@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -35,6 +35,7 @@ from .ground import (
     Ground,
     Loader,
     Namespace,
+    Segment,
     end,
     load_nft,
     policylang,
@@ -126,23 +127,20 @@ def count(firewall: Namespace) -> Count:
 
 
 @contextmanager
-def load_on(ground: Ground) -> Iterator[None]:
-    """Send allowed and denied packets of both families, to the firewall and through it."""
-    wan, lan = ground["wan"], ground["lan"]
-    flows = [
-        ",".join((wan.far.of(family), target.of(family), protocol, str(port)))
-        for port in KINDS.values()
-        for protocol in ("tcp", "udp")
-        for family in Family
-        for target in (wan.near, lan.far)
-    ]
-    sender = wan.neighbour.spawn(
-        [sys.executable, "-m", f"{__package__}.flood", "eth0", wan.near_mac, str(SOURCES), *flows],
+def sending(
+    segment: Segment, flows: Iterable[str], has_arrived: Callable[[], bool]
+) -> Iterator[None]:
+    """Send flows, each "SOURCE,TARGET,PROTOCOL,PORT", from a neighbour to the firewall."""
+    sender = segment.neighbour.spawn(
+        [
+            *(sys.executable, "-m", f"{__package__}.flood"),
+            *("eth0", segment.near_mac, str(SOURCES), *flows),
+        ],
         stdout=subprocess.PIPE,
         env={"PYTHONPATH": str(REPOSITORY)},
     )
     give_up = time.monotonic() + 20
-    while count(ground.firewall).allowed_arrived == 0:
+    while not has_arrived():
         if time.monotonic() > give_up or sender.poll() is not None:
             raise CommandError("the sender does not send")
         time.sleep(0.05)
@@ -155,6 +153,21 @@ def load_on(ground: Ground) -> Iterator[None]:
         sender.stdout.read()
         end(sender)
         time.sleep(0.1)  # for what is under way
+
+
+@contextmanager
+def load_on(ground: Ground) -> Iterator[None]:
+    """Send allowed and denied packets of both families, to the firewall and through it."""
+    wan, lan = ground["wan"], ground["lan"]
+    flows = [
+        ",".join((wan.far.of(family), target.of(family), protocol, str(port)))
+        for port in KINDS.values()
+        for protocol in ("tcp", "udp")
+        for family in Family
+        for target in (wan.near, lan.far)
+    ]
+    with sending(wan, flows, lambda: count(ground.firewall).allowed_arrived > 0):
+        yield
 
 
 # --- replacing -------------------------------------------------------------------------------

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 
 from policylang.backends.base import Artifact, Line
 from policylang.backends.iptables.arrived import with_foreign_sources
-from policylang.backends.iptables.chains import TableWriter
+from policylang.backends.iptables.chains import TableWriter, refuse
 from policylang.backends.iptables.leaving import without_nested_leave
 from policylang.backends.iptables.names import ChainNames
 from policylang.backends.iptables.places import CAPABILITIES, PLACES, TABLES
 from policylang.backends.iptables.sets import IpSets
 from policylang.backends.iptables.sieve import InexpressibleError
 from policylang.backends.templating import render
+from policylang.backends.turns import protocols_in_turn
 from policylang.diagnostics import Report
 from policylang.ir.ruleset import Base, Chain, DynamicSet, Ruleset
 from policylang.ir.stages import Stage
@@ -56,9 +57,7 @@ def _declare(kept: DynamicSet, sets: IpSets, report: Report) -> None:
     try:
         sets.dynamic(kept)
     except InexpressibleError as reason:
-        span = next((o.span for o in kept.origins if o.span is not None), None)
-        message = f"iptables cannot express {reason}"
-        report.add("unsupported", message, span, help=reason.help)
+        refuse(reason, kept.origins, report)
 
 
 def _table(
@@ -83,7 +82,7 @@ def _table(
             items = tuple(without_nested_leave(chains[base.chain], chains))
             chains[base.chain] = Chain(base.chain, items)
     names = ChainNames(entries, chains)
-    writer = TableWriter(table, family, names, sets, report)
+    writer = TableWriter(table, family, names, sets, report, protocols_in_turn(ruleset))
     waiting = list(entries)
     known = set(waiting)
     for name in waiting:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from policylang.ir.actions import Jump
 from policylang.ir.ruleset import Chain, Item, Lookup, Rule, entry_cube
+from policylang.optimise.reading import read
 from policylang.packets.cube import Cube
 from policylang.packets.fields import UNIVERSE, AddressType, Field
 from policylang.packets.values import Ranges, name_range
@@ -21,18 +21,10 @@ FOREIGN = Cube.of({Field.SADDR_TYPE: UNIVERSE[Field.SADDR_TYPE] - Ranges.of(Addr
 
 def with_foreign_sources(base: str, chains: Mapping[str, Chain]) -> dict[str, Chain]:
     """The chains that are read from `base`: what they say of the way in is of others' alone."""
-    found: dict[str, Chain] = {}
-    waiting = [base]
-    for name in waiting:
-        found[name] = Chain(name, tuple(new for item in chains[name].items for new in _new(item)))
-        called = {action.chain for item in found[name].items for action in _jumps(item)}
-        waiting += sorted(called.difference(waiting))
-    return found
-
-
-def _jumps(item: Item) -> Iterator[Jump]:
-    actions = (item.action,) if isinstance(item, Rule) else (e.action for e in item.entries)
-    yield from (action for action in actions if isinstance(action, Jump))
+    return {
+        name: Chain(name, tuple(new for item in chains[name].items for new in _new(item)))
+        for name in sorted(read(chains, (base,)))
+    }
 
 
 def _new(item: Item) -> Iterator[Item]:

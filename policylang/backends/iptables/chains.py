@@ -33,6 +33,7 @@ from policylang.backends.iptables.translations import (
     protocols_to_name,
     translated,
 )
+from policylang.backends.turns import Turns, turns_of
 from policylang.diagnostics import Report
 from policylang.ir.actions import (
     AddToSet,
@@ -70,8 +71,8 @@ Sieves = list[tuple[int, Sieve]]
 class TableWriter:
     """Writes the chains of one `table` for one family.
 
-    `chains` are the lines by chain name, `called` the chains of the ruleset to which they lead
-    since it was last cleared.
+    `turns` are the protocols of rules that take turns together. `chains` are the lines by chain
+    name, `called` the chains of the ruleset to which they lead since it was last cleared.
     """
 
     table: str
@@ -79,9 +80,11 @@ class TableWriter:
     names: ChainNames
     sets: IpSets
     report: Report
+    turns: Mapping[Turns, Sequence[Ranges]]
     chains: dict[str, list[Line]] = field(default_factory=dict)
     called: dict[str, None] = field(default_factory=dict)
     _shared: dict[AssignHelper | RememberQuestion, str] = field(default_factory=dict)
+    _taking_turns: dict[Turns, Target] = field(default_factory=dict)
 
     def write(self, name: str, items: Iterable[Item]) -> None:
         """Write a chain, under the name that it has in the ruleset.
@@ -95,10 +98,7 @@ class TableWriter:
                 here = self._item(here, item)
             except InexpressibleError as reason:
                 origins = item.origins if isinstance(item, Rule) else item.entries[0].origins
-                span = next((o.span for o in origins if o.span is not None), None)
-                self.report.add(
-                    "unsupported", f"iptables cannot express {reason}", span, help=reason.help
-                )
+                refuse(reason, origins, self.report)
 
     def _item(self, here: str, item: Item) -> str:
         """Write an item and return the chain that the next one belongs to."""
@@ -159,7 +159,7 @@ class TableWriter:
         elif isinstance(action, Translation):
             if not is_of_family(action, self.family):
                 return here
-            parts = _by_protocol(leaf, action)
+            parts = _rule_by_protocol(leaf, action)
             if len(parts) > 1:
                 for part in parts:
                     self._leaf(here, part, in_group=in_group)
@@ -236,7 +236,7 @@ class TableWriter:
 
     def _target(self, here: str, leaf: Leaf, *, comes_back: bool) -> Target:
         if isinstance(leaf.action, Translation):
-            return self._goal(here, translated(leaf.action, leaf.cube), leaf.origins)
+            return self._translation(here, leaf, leaf.action)
         match leaf.action:
             case Jump(chain):
                 self.called[chain] = None
@@ -252,6 +252,17 @@ class TableWriter:
                 raise AssertionError("a line of the user's own has no matches")
             case action:
                 return target(action, self.family)
+
+    def _translation(self, here: str, leaf: Leaf, action: Translation) -> Target:
+        """The target of a translation; rules that take turns together go to the same chain."""
+        turns = turns_of(action, leaf.origins)
+        if turns is None or turns not in self.turns:
+            return self._goal(here, translated(action, leaf.cube), leaf.origins)
+        if turns not in self._taking_turns:
+            protocols = Ranges.merged(pair for some in self.turns[turns] for pair in some)
+            goal = translated(action, Cube.of({Field.L4PROTO: protocols}))
+            self._taking_turns[turns] = self._goal(here, goal, leaf.origins)
+        return self._taking_turns[turns]
 
     def _goal(self, here: str, goal: Goal, origins: tuple[Origin, ...]) -> Target:
         """The goal itself, or the way to a chain that chooses among several."""
@@ -306,6 +317,12 @@ class TableWriter:
         lines.append(Line(" ".join((*words, goal.text)), origins))
 
 
+def refuse(reason: InexpressibleError, origins: Iterable[Origin], report: Report) -> None:
+    """Report `unsupported` at the first statement behind what cannot be said."""
+    span = next((o.span for o in origins if o.span is not None), None)
+    report.add("unsupported", f"iptables cannot express {reason}", span, help=reason.help)
+
+
 def _go(chain: str) -> Target:
     return Target(f"-g {chain}")
 
@@ -314,7 +331,7 @@ def _call(chain: str) -> Target:
     return Target(f"-j {chain}")
 
 
-def _by_protocol(leaf: Leaf, action: Translation) -> list[Leaf]:
+def _rule_by_protocol(leaf: Leaf, action: Translation) -> list[Leaf]:
     """The rule for each of its protocols, where its target wants to know it and these are few."""
     protocols = protocols_to_name(action, leaf.cube)
     is_counting = any(isinstance(guard, (RateGuard, ConnectionsGuard)) for guard in leaf.guards)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from policylang.ir.actions import Action, ConnectionsGuard, Jump, Leave, RateGuard
 from policylang.ir.ruleset import Chain, Item, Lookup, Rule, entry_cube
+from policylang.optimise.reading import actions
 
 
 def without_nested_leave(chain: Chain, chains: Mapping[str, Chain]) -> Iterator[Item]:
@@ -50,8 +51,5 @@ def _leaves(action: Action, chains: Mapping[str, Chain]) -> bool:
     """Whether a packet that is sent to a chain can leave the stage from there."""
     if not isinstance(action, Jump):
         return False
-    for item in chains[action.chain].items:
-        actions = [item.action] if isinstance(item, Rule) else [e.action for e in item.entries]
-        if any(isinstance(a, Leave) or _leaves(a, chains) for a in actions):
-            return True
-    return False
+    inner = (a for item in chains[action.chain].items for a in actions(item))
+    return any(isinstance(a, Leave) or _leaves(a, chains) for a in inner)

@@ -82,6 +82,36 @@ def set_name(wanted: str, family: str, content: str) -> str:
     return PREFIX + plain(wanted)[:room].rstrip("-") + ending
 
 
+def named_set_name(name: str, family: str, content: str) -> str:
+    """The name of an ipset of this content, which the policy calls `name`.
+
+    What stands before the content's digest stays when the elements change, and a dot sets it off
+    from the names of other ipsets.
+    """
+    stays = plain(name)
+    room = SET_BYTES - len(PREFIX) - len(".4") - DIGEST_LETTERS
+    if len(stays) > room:
+        stays = f"{stays[: room - DIGEST_LETTERS - 1]}.{digest(stays)}"
+    return f"{PREFIX}{stays}.{family or 0}{digest(content)}"
+
+
+_NAMED = re.compile(rf"({re.escape(PREFIX)}.+\.[046])[a-z0-9]{{{DIGEST_LETTERS}}}")
+
+
+def lasting_name(name: str) -> str:
+    """What stays of an ipset's name when its elements change; all of it, where the policy has none.
+
+    INVARIANT: no other function here makes a name that `_NAMED` takes for one of these.
+    """
+    found = _NAMED.fullmatch(name)
+    return found[1] if found else name
+
+
+def renewed_names(name: str) -> tuple[str, ...]:
+    """Other names for an ipset of a name that lasts, where its own is taken by other elements."""
+    return tuple(f"{name[:-1]}{digit}" for digit in "0189")  # which no digest has
+
+
 LONG_NAME_LETTERS = 10  # 50 bits: these names are not checked for being unique
 
 

@@ -12,6 +12,7 @@ from policylang.backends.iptables.names import (
     QUESTION_INTERFACES,
     QUESTION_PORTS,
     dynamic_set_name,
+    named_set_name,
     set_name,
 )
 from policylang.backends.iptables.prefixes import of_family, prefix_texts
@@ -145,16 +146,16 @@ class IpSets:
         key = (family, members)
         made = self._networks.get(key)
         if made is None:
-            wanted = self.named.get(key, "addresses")
             elements = prefix_texts(members)
-            made = self._networks[key] = self._make(wanted, "hash:net", family, elements)
+            made = self._make("addresses", "hash:net", family, elements, self.named.get(key))
+            self._networks[key] = made
         made.origins = joined(made.origins, origins)
         return made.name
 
     def ports(self, values: Ranges, origins: tuple[Origin, ...]) -> str:
         """The name of a set of ports, for TCP and UDP."""
         elements = [str(low) if low == high else f"{low}-{high}" for low, high in values]
-        return self.other(self.named.get((0, values), "ports"), PORTS, 0, elements, origins)
+        return self._made_for("ports", PORTS, 0, elements, self.named.get((0, values)), origins)
 
     def dynamic(self, kept: DynamicSet) -> None:
         """Make the sets of a dynamic set, one a family. Raises InexpressibleError.
@@ -189,7 +190,7 @@ class IpSets:
     def macs(self, values: Ranges, origins: tuple[Origin, ...]) -> str:
         """The name of a set of MAC addresses."""
         elements = [mac_text(n) for low, high in values for n in range(low, high + 1)]
-        return self.other(self.named.get((0, values), "macs"), MACS, 0, elements, origins)
+        return self._made_for("macs", MACS, 0, elements, self.named.get((0, values)), origins)
 
     def other(
         self,
@@ -200,14 +201,31 @@ class IpSets:
         origins: tuple[Origin, ...],
     ) -> str:
         """The name of a set of any type and elements; `wanted` is what it would be called."""
-        made = self._make(wanted, kind, family, elements)
+        return self._made_for(wanted, kind, family, elements, None, origins)
+
+    def _made_for(
+        self,
+        wanted: str,
+        kind: str,
+        family: int,
+        elements: Sequence[str],
+        called: str | None,
+        origins: tuple[Origin, ...],
+    ) -> str:
+        made = self._make(wanted, kind, family, elements, called)
         made.origins = joined(made.origins, origins)
         return made.name
 
-    def _make(self, wanted: str, kind: str, family: int, elements: Sequence[str]) -> IpSet:
+    def _make(
+        self, wanted: str, kind: str, family: int, elements: Sequence[str], called: str | None
+    ) -> IpSet:
+        """`called` is the policy's own name for these elements, if it has one."""
         content = "\n".join((kind, str(family), *elements))
         while True:
-            name = set_name(wanted, str(family or ""), content)
+            if called is None:
+                name = set_name(wanted, str(family or ""), content)
+            else:
+                name = named_set_name(called, str(family or ""), content)
             made = self._made.setdefault(name, IpSet(name, kind, family, elements))
             if (made.kind, made.family, made.elements) == (kind, family, elements):
                 return made

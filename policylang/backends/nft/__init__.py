@@ -182,7 +182,8 @@ def _flowtables(statements: Statements) -> list[dict[str, object]]:
         return []
     origins = joined(*statements.devices.values())
     devices = ", ".join(f'"{device}"' for device in sorted(statements.devices))
-    return [{"opening": Line(f"flowtable {FLOWTABLE} {{", origins), "devices": devices}]
+    header = ["hook ingress priority filter", f"devices = {{ {devices} }}"]
+    return [{"opening": Line(f"flowtable {FLOWTABLE} {{", origins), "header": header}]
 
 
 def _body(named: NamedSet) -> dict[str, object]:

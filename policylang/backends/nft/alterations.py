@@ -66,13 +66,6 @@ def destination_nat(action: ir.DestinationNat) -> str:
     return f"dnat {ip} to {turn} map {{ {chosen} }}{end}"
 
 
-def takes_turns(action: ir.Action) -> bool:
-    """Whether an action counts, so that it may stand in one line alone."""
-    return (
-        isinstance(action, ir.DestinationNat) and not action.by_source and action.targets.count > 1
-    )
-
-
 def _each(targets: Ranges) -> list[str]:
     return [format_address(n) for low, high in targets for n in range(low, high + 1)]
 

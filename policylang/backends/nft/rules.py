@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import product
 
 from policylang.backends.base import Line, comment_text
-from policylang.backends.nft import alterations, guards, spell
+from policylang.backends.nft import guards, spell
 from policylang.backends.nft.parts import IMPLY_FAMILY, parts
 from policylang.backends.nft.sets import (
     COMMENT_BYTES,
@@ -18,6 +18,7 @@ from policylang.backends.nft.sets import (
 )
 from policylang.backends.nft.statements import Statements
 from policylang.backends.nft.variants import variants
+from policylang.backends.turns import Turns, protocols_in_turn, takes_turns, turns_of
 from policylang.ir import actions as ir
 from policylang.ir.origin import Origin, describe, joined
 from policylang.ir.ruleset import (
@@ -42,10 +43,6 @@ from policylang.packets.values import V6_BASE, Ranges, format_address
 WITHOUT_CONNECTION = Ranges.of(State.INVALID, State.UNTRACKED)
 
 
-# An action that counts, and the places of the statements that it does so for.
-_Turns = tuple[ir.Action, tuple[tuple[str, int], ...]]
-
-
 class Spelling:
     """Spells the items of a ruleset.
 
@@ -58,9 +55,9 @@ class Spelling:
         self.statements = Statements(sets, ruleset)
         self.tests = ruleset.address_tests
         self.asked: dict[str, list[Line]] = {}
-        self.turns = _turns(ruleset)
+        self.turns = protocols_in_turn(ruleset)
         self.is_behind_routing = False
-        self.taking_turns: dict[_Turns, str] = {}
+        self.taking_turns: dict[Turns, str] = {}
 
     def lines(self, item: Item, hint: str, is_behind_routing: bool = False) -> Iterator[Line]:
         """The lines of an item; `hint` names the sets and chains that it may need.
@@ -128,10 +125,8 @@ class Spelling:
         match f:
             case Field.FAMILY | Field.L4PROTO:
                 return []
-            case Field.IIF if self.is_behind_routing:
-                return [_with_a_way_in(match) for match in spell.names(f, cube[f])]
             case Field.IIF | Field.OIF:
-                return spell.names(f, cube[f])
+                return spell.names(f, cube[f], self.is_behind_routing)
             case Field.CT_HELPER:  # no sets of helper names in nft
                 return [f"ct helper {spell.value(f, pair)}" for pair in cube[f]]
             case Field.TCP_FLAGS:
@@ -140,7 +135,7 @@ class Spelling:
                 pairs = spell.each_value(f, cube[f])
                 return ["ct state " + ",".join(spell.value(f, pair) for pair in pairs)]
             case _ if f in spell.FLAGS:
-                return _flag(cube, f)
+                return spell.flag(f, family, cube[f].single == 1, _has_connection(cube))
             case Field.ANSWER:
                 key = f"{spell.HEADERS[family]} daddr . udp dport . iifname"
                 return [_member(key, self.sets.questions(family), cube[f])]
@@ -180,11 +175,12 @@ class Spelling:
         if isinstance(rule.action, ir.TransparentProxy):
             # Where no proxy listens, `tproxy` goes on to the next line.
             drop = self.statements.counted(ir.Drop())
-            proxied = f"{self._protocols((rule,))} {end}"
+            proxied = f"{self._protocols([rule.cube[Field.L4PROTO]])} {end}"
             end = self._chain(f"{hint}.proxy", rule.origins, proxied, drop)
-        elif alterations.takes_turns(rule.action):
+        elif takes_turns(rule.action):
             end = self._in_turn(rule, end, hint, once)
         closes = self.statements.closes(rule.action)
+        is_shared = not measures  # what keeps no count may stand in every line
         for measure in reversed(measures):
             table = guards.table(measure, family)
             said = guards.measured(measure, measure.over)
@@ -195,31 +191,33 @@ class Spelling:
                     back = guards.measured(measure, not measure.over)
                     kept = f"{word} @{name} {{ {table.key} {back} }} return"
                     end = self._chain(f"{hint}.v{family}", rule.origins, kept, end)
+                    is_shared = True
                     continue
                 said = f"{word} @{name} {{ {table.key} {said} }}"
             end = f"{said} {end}"
-        if once and measures and not end.startswith("jump "):
+            is_shared = False
+        if once and not is_shared:
             end = self._chain(f"{hint}.v{family}", rule.origins, end)
         return end
 
     def _in_turn(self, rule: Rule, end: str, hint: str, once: bool) -> str:
         """What ends with the turns of a statement: all its lines take them together."""
-        key = _same_turns(rule) or (rule.action, ((hint, 0),))
-        alike = self.turns.get(key, [rule])
-        if not once and len(alike) == 1:
+        turns = turns_of(rule.action, rule.origins)
+        protocols = [rule.cube[Field.L4PROTO]] if turns is None else self.turns[turns]
+        if not once and len(protocols) == 1:
             return end
-        if key not in self.taking_turns:
-            has_port = isinstance(rule.action, ir.DestinationNat) and rule.action.port is not None
-            line = f"{self._protocols(alike)} {end}" if has_port else end
-            self.taking_turns[key] = self._chain(f"{hint}.turns", rule.origins, line)
-        return self.taking_turns[key]
+        if turns is not None and turns in self.taking_turns:
+            return self.taking_turns[turns]
+        has_port = isinstance(rule.action, ir.DestinationNat) and rule.action.port is not None
+        line = f"{self._protocols(protocols)} {end}" if has_port else end
+        jump = self._chain(f"{hint}.turns", rule.origins, line)
+        if turns is not None:
+            self.taking_turns[turns] = jump
+        return jump
 
-    def _protocols(self, rules: Sequence[Rule]) -> str:
+    def _protocols(self, each: Sequence[Ranges]) -> str:
         """The match in a chain of its own by which nft knows that what comes has ports."""
-        protocols = Ranges()
-        for rule in rules:
-            protocols = protocols | rule.cube[Field.L4PROTO]
-        cube = Cube.of({Field.L4PROTO: protocols})
+        cube = Cube.of({Field.L4PROTO: Ranges.merged(pair for some in each for pair in some)})
         return f"meta l4proto {self._values(cube, Field.L4PROTO)}"
 
     def _chain(self, wanted: str, origins: tuple[Origin, ...], *lines: str) -> str:
@@ -264,24 +262,6 @@ class Spelling:
         )
 
 
-def _turns(ruleset: Ruleset) -> dict[_Turns, list[Rule]]:
-    """The rules that take turns, those together that came from the same statements."""
-    found: dict[_Turns, list[Rule]] = {}
-    for chain in ruleset.chains:
-        for item in chain.items:
-            if isinstance(item, Rule) and alterations.takes_turns(item.action):
-                key = _same_turns(item)
-                if key is not None:
-                    found.setdefault(key, []).append(item)
-    return found
-
-
-def _same_turns(rule: Rule) -> _Turns | None:
-    """What rules have in common that take turns together; None where no statement is behind it."""
-    places = {(o.span.file.name, o.span.start) for o in rule.origins if o.span is not None}
-    return (rule.action, tuple(sorted(places))) if places else None
-
-
 def _comment(origins: tuple[Origin, ...]) -> str:
     text = comment_text(describe(origins), COMMENT_BYTES)
     return f'comment "{text}"' if text else ""
@@ -298,21 +278,9 @@ def _tested(address: str, test: AddressTest, family: int, values: Ranges) -> str
     return f"{address} & {mask} {'==' if values.single == 1 else '!='} {value}"
 
 
-def _with_a_way_in(match: str) -> str:
-    """A match of the way in that does not hold for packets without one.
-
-    They have an empty name, which is none of those that are barred.
-    """
-    return f"{match} iif != 0" if match.startswith("iifname !=") else match
-
-
-def _flag(cube: Cube, f: Field) -> list[str]:
-    """The lines of a field that a packet has or has not, less those that say what cannot be."""
-    said = spell.flag(f, cube[Field.FAMILY].single or 0, cube[f].single == 1)
-    has_connection = Field.CT_DIRECTION in cube or not cube[Field.CT_STATE].meets(
-        WITHOUT_CONNECTION
-    )
-    return [s for s in said if not (has_connection and s == spell.WITHOUT_CONNECTION)]
+def _has_connection(cube: Cube) -> bool:
+    """Whether the cube says of all its packets that they belong to a connection."""
+    return Field.CT_DIRECTION in cube or not cube[Field.CT_STATE].meets(WITHOUT_CONNECTION)
 
 
 def _implies_family(cube: Cube, keys: tuple[Field, ...]) -> bool:

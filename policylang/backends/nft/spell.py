@@ -112,6 +112,7 @@ TCP_FLAG_WORDS = ("fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr")
 FEW_NAMED = 8  # values with names (ICMP types, DSCP) up to so many are said one by one
 
 NAMED_ONE_BY_ONE = (Field.ICMP_TYPE, Field.ICMPV6_TYPE, Field.DSCP)
+WITHOUT_RANGES = (Field.CT_STATE, Field.DADDR_TYPE, Field.SADDR_TYPE, Field.FAMILY)
 HEADERS = {4: "ip", 6: "ip6"}  # what addresses and DSCP are read from
 FLAGS = (
     *(Field.IPSEC, Field.IPSEC_OUT, Field.REVERSE_PATH, Field.SOURCE_ROUTED),
@@ -198,10 +199,11 @@ def selector(field: Field, family: int, protocols: Ranges) -> str:
             raise AssertionError(f"{field.name} is no expression with values")
 
 
-def flag(field: Field, family: int, holds: bool) -> list[str]:
+def flag(field: Field, family: int, holds: bool, has_connection: bool) -> list[str]:
     """The disjoint tests, one a line, of a field that a packet has (1) or not (0).
 
-    `family` is 4 or 6 where the field is SOURCE_ROUTED.
+    `family` is 4 or 6 where the field is SOURCE_ROUTED; `has_connection` says that all packets
+    that are asked belong to one.
     """
     exists = "exists" if holds else "missing"
     match field:
@@ -210,9 +212,9 @@ def flag(field: Field, family: int, holds: bool) -> list[str]:
         case Field.IPSEC_OUT:
             return [f"rt ipsec {exists}"]
         case Field.DNATED:
-            return _status("dnat", holds)
+            return _status("dnat", holds, has_connection)
         case Field.EXPECTED:
-            return _status("expected", holds)
+            return _status("expected", holds, has_connection)
         case Field.REVERSE_PATH:
             return [f"fib saddr . iif oif {exists}"]
         case Field.SOURCE_ROUTED if family == 6:
@@ -223,12 +225,12 @@ def flag(field: Field, family: int, holds: bool) -> list[str]:
             raise AssertionError(f"{field.name} is more than there or not")
 
 
-WITHOUT_CONNECTION = "ct state invalid,untracked"
-
-
-def _status(word: str, holds: bool) -> list[str]:
+def _status(word: str, holds: bool, has_connection: bool) -> list[str]:
     """A packet without a connection has no status, and so fails every test of it."""
-    return [f"ct status {word}"] if holds else [f"ct status & {word} == 0", WITHOUT_CONNECTION]
+    if holds:
+        return [f"ct status {word}"]
+    without = [] if has_connection else ["ct state invalid,untracked"]
+    return [f"ct status & {word} == 0", *without]
 
 
 # The first four bytes of IPv4 options that start with a source route (RFC 791 section 3.1: loose
@@ -296,17 +298,7 @@ def each_value(field: Field, values: Ranges) -> Ranges:
     few = field in NAMED_ONE_BY_ONE and values.count <= FEW_NAMED
     # nft 1.1.3 shifts IPv6's code point before it looks it up among ranges, and finds another.
     points = field is Field.DSCP and len(values) > 1
-    if (
-        few
-        or points
-        or field
-        in (
-            Field.CT_STATE,
-            Field.DADDR_TYPE,
-            Field.SADDR_TYPE,
-            Field.FAMILY,
-        )
-    ):
+    if few or points or field in WITHOUT_RANGES:
         return Ranges(tuple((n, n) for low, high in values for n in range(low, high + 1)))
     return values
 
@@ -315,12 +307,19 @@ def braces(items: list[str]) -> str:
     return items[0] if len(items) == 1 else "{ " + ", ".join(items) + " }"
 
 
-def names(field: Field, values: Ranges) -> list[str]:
-    """The matches, one for each line that it takes, for a set of interface names."""
+def names(field: Field, values: Ranges, is_behind_routing: bool = False) -> list[str]:
+    """The matches, one for each line that it takes, for a set of interface names.
+
+    Behind routing this host's own packets came by an interface with an empty name, which is none
+    of those that are barred: what only bars some asks for an interface as well.
+    """
     matches = name_matches(values)
     if matches is None:
         raise InexpressibleError("match interface names where wildcards take away from each other")
-    return [_name_match("iifname" if field is Field.IIF else "oifname", m) for m in matches]
+    if field is Field.OIF:
+        return [_name_match("oifname", match) for match in matches]
+    a_way_in = " iif != 0" if is_behind_routing else ""
+    return [_name_match("iifname", m) + ("" if m.among else a_way_in) for m in matches]
 
 
 def tcp_flags(values: Ranges) -> str:

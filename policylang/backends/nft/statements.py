@@ -10,6 +10,7 @@ from policylang.backends.nft.sets import Sets, dynamic_set_name
 from policylang.ir import actions as ir
 from policylang.ir.origin import Origin, joined
 from policylang.ir.ruleset import Chain, Rule, Ruleset
+from policylang.optimise.reading import actions
 from policylang.packets.values import name_range
 
 # One for all: the kernel takes no device that is in another of the same table.
@@ -149,8 +150,7 @@ class Statements:
     def _verdicts(self, chain: Chain) -> Iterator[ir.Action]:
         """The actions by which a packet can end in a chain and those behind it."""
         for item in chain.items:
-            actions = [item.action] if isinstance(item, Rule) else [e.action for e in item.entries]
-            for action in actions:
+            for action in actions(item):
                 if isinstance(action, ir.Jump):
                     yield from self._verdicts(self.chains[action.chain])
                 elif ir.is_terminal(action) or isinstance(action, ir.Native):

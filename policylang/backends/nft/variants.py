@@ -27,6 +27,7 @@ def variants(
     another protocol than it is about.
     """
     cube = cube & _meant(action)
+    assert not (is_measured and isinstance(action, ir.Translation)), "a measure holds for one line"
     for family in _families(action, is_measured):
         half = cube if family == 0 else cube & Cube.of({Field.FAMILY: Ranges.of(family)})
         for part, what in _by_ports(half, action):
