@@ -77,13 +77,14 @@ class Published:
 def warn(needs: Needs, report: Report) -> None:
     """Say which published ports the policy's rules about this host do not hold for.
 
-    Reports `published-ports` at the statement that most likely is meant to hold for them. Not
-    where there is none, or where the policy speaks of published ports.
+    Reports `published-ports` at the statement that most likely is meant to hold for them, in
+    other words where nothing lets anybody reach them. Not where there is no such statement, or
+    where the policy speaks of published ports.
     """
     if needs.inbound is not None:
         ports = tuple(dict.fromkeys(found()))
         if ports:
-            _warn(needs.inbound, ports, report)
+            _warn(needs.inbound, ports, report, is_open=needs.forwards_any)
 
 
 def found() -> Iterator[Published]:
@@ -169,16 +170,16 @@ def _options(words: list[str]) -> Iterator[tuple[str, str]]:
             yield option, value
 
 
-def _warn(origin: Origin, ports: tuple[Published, ...], report: Report) -> None:
+def _warn(origin: Origin, ports: tuple[Published, ...], report: Report, *, is_open: bool) -> None:
     tools = " and ".join(dict.fromkeys(port.tool for port in ports))
     shown = ", ".join(f"`{port.text}`" for port in ports[:MOST_SHOWN])
     more = len(ports) - MOST_SHOWN
-    report.add(
-        "published-ports",
-        f"this does not hold for the ports that {tools} "
-        f"{'publish' if ' and ' in tools else 'publishes'}: {shown}"
-        + (f" and {more} more" if more > 0 else ""),
-        origin.span,
-        help="their packets are forwarded: `allow … to published` and `deny … to published` are"
-        " about them",
-    )
+    publish = "publish" if " and " in tools else "publishes"
+    these = f"the ports that {tools} {publish}: {shown}" + (f" and {more} more" if more > 0 else "")
+    if is_open:
+        message = f"this does not hold for {these}"
+        ways = "`allow … to published` and `deny … to published` are about them"
+    else:
+        message = f"nothing in the policy opens {these}"
+        ways = "`allow … to published` opens them"
+    report.add("published-ports", message, origin.span, help=f"their packets are forwarded: {ways}")

@@ -15,38 +15,24 @@ from policylang.ir import actions as ir
 from policylang.ir.origin import Origin, Why
 from policylang.ir.ruleset import Rule
 from policylang.ir.stages import Path
+from policylang.lower import mirroring
 from policylang.lower.conditions import guards, guards_of_answers, is_counted, without_counts
+from policylang.lower.mirroring import ONE_MACHINE, TURNED_PATH
+from policylang.lower.states import ORIGINAL, REPLY
 from policylang.model.types import PolicyRule, Verb
 from policylang.packets.cube import EMPTY, Cube
-from policylang.packets.fields import (
-    DADDR_TESTS,
-    SADDR_TESTS,
-    AddressType,
-    Field,
-    FlowDirection,
-)
+from policylang.packets.fields import Field
 from policylang.packets.packetset import compact
-from policylang.packets.values import Ranges
 
-# What the answers of a connection have in place of what its questions have.
+# What the answers of an open connection have in place of what its questions have.
 TURNED: dict[Field, Field] = {
-    Field.IIF: Field.OIF,
-    Field.OIF: Field.IIF,
-    Field.SADDR: Field.DADDR,
-    Field.DADDR: Field.SADDR,
-    Field.SPORT: Field.DPORT,
-    Field.DPORT: Field.SPORT,
-    Field.FAMILY: Field.FAMILY,
-    Field.L4PROTO: Field.L4PROTO,
+    **mirroring.TURNED,
     # What the connection was, not the packet.
     Field.DNATED: Field.DNATED,
     Field.ORIG_DADDR: Field.ORIG_DADDR,
     Field.ORIG_DPORT: Field.ORIG_DPORT,
     Field.EXPECTED: Field.EXPECTED,
-    **dict(zip(SADDR_TESTS, DADDR_TESTS, strict=True)),
-    **dict(zip(DADDR_TESTS, SADDR_TESTS, strict=True)),
 }
-TURNED_PATH = {Path.INPUT: Path.OUTPUT, Path.OUTPUT: Path.INPUT, Path.FORWARD: Path.FORWARD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +93,8 @@ def _ban(rule: PolicyRule, cubes: Mapping[Path, tuple[Cube, ...]], path: Path) -
     answers: tuple[Cube, ...] = ()
     if guards_of_answers(rule.conditions) == guards(rule.conditions):
         turned = (_turned(c) for c in cubes[TURNED_PATH[path]] if not _untold(c))
-        answers = compact(c & _going(FlowDirection.REPLY) for c in turned)
-    asking = compact(c & _going(FlowDirection.ORIGINAL) for c in cubes[path])
+        answers = compact(c & REPLY for c in turned)
+    asking = compact(c & ORIGINAL for c in cubes[path])
     return Banned(rule, asking, answers, is_shield=False)
 
 
@@ -116,18 +102,14 @@ def _shield(
     rule: PolicyRule, cubes: Mapping[Path, tuple[Cube, ...]], path: Path, behind: Sequence[Cube]
 ) -> Banned:
     turned = (_turned(c.without(*_untold(c))) for c in cubes[TURNED_PATH[path]])
-    answers = compact(c & _going(FlowDirection.REPLY) for c in turned)
+    answers = compact(c & REPLY for c in turned)
     # Later packets of a connection have other sizes than the first one.
-    asking = compact(c.without(Field.SIZE) & _going(FlowDirection.ORIGINAL) for c in cubes[path])
+    asking = compact(c.without(Field.SIZE) & ORIGINAL for c in cubes[path])
     return Banned(rule, _near(asking, behind), _near(answers, behind), is_shield=True)
 
 
 def _near(cubes: tuple[Cube, ...], others: Sequence[Cube]) -> tuple[Cube, ...]:
     return tuple(c for c in cubes if any(c.meets(other) for other in others))
-
-
-def _going(direction: FlowDirection) -> Cube:
-    return Cube.of({Field.CT_DIRECTION: Ranges.of(direction)})
 
 
 def _untold(cube: Cube) -> tuple[Field, ...]:
@@ -136,8 +118,8 @@ def _untold(cube: Cube) -> tuple[Field, ...]:
 
 
 def _turned(cube: Cube) -> Cube:
-    """The answers to the packets of a cube: none to what went to a broadcast address."""
-    if AddressType.UNICAST not in cube[Field.DADDR_TYPE]:
+    """The answers to the packets of a cube: none to what went to a group."""
+    if not cube[Field.DADDR_TYPE].meets(ONE_MACHINE):
         return EMPTY
     terms = cube.without(Field.DADDR_TYPE)
     return Cube.of({TURNED[field]: values for field, values in terms})

@@ -37,6 +37,16 @@ def terms(conditions: Conditions) -> Cube:
     return Cube.of(found)
 
 
+def terms_of_predicted(conditions: Conditions) -> Cube:
+    """The same of connections that a helper predicts: source ports are the first one's."""
+    return terms(replace(conditions, source_ports=None))
+
+
+def terms_of_first(conditions: Conditions) -> Cube:
+    """What of `terms` is not asked of connections that a helper predicts."""
+    return terms(Conditions(source_ports=conditions.source_ports))
+
+
 def guards(conditions: Conditions) -> tuple[ir.Guard, ...]:
     """What else the conditions say, in the order in which it is to be asked.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from policylang.ir.actions import Accept
+from policylang.ir.actions import Accept, ConnectionMarkGuard, Guard
 from policylang.ir.origin import Origin, Why
 from policylang.ir.ruleset import Rule
 from policylang.ir.stages import Path
@@ -16,6 +16,8 @@ from policylang.lower.before_routing import arriving
 from policylang.lower.by_address import by_address
 from policylang.lower.hairpin import clients
 from policylang.lower.paths import Places
+from policylang.lower.published import machines
+from policylang.lower.states import predicted_by, state
 from policylang.model.policy import Statement
 from policylang.model.translations import PortForward, Redirect, TransparentProxying
 from policylang.model.types import (
@@ -32,7 +34,7 @@ from policylang.model.types import (
 from policylang.packets.cube import Cube
 from policylang.packets.fields import TCP, UDP, Field, State
 from policylang.packets.packetset import compact
-from policylang.packets.values import Ranges, name_range
+from policylang.packets.values import Ranges
 
 # Linux's net.ipv4.ip_local_port_range unless changed.
 EPHEMERAL_PORTS = Ranges.between(32768, 60999)
@@ -50,10 +52,19 @@ class Ways:
 
     there: ByPath
     back: ByPath
+    published: tuple[Cube, ...] = ()  # what is forwarded from machines that may be published
 
 
-def expectations(statements: Iterable[Statement], path: Path, places: Places) -> Iterator[Rule]:
-    """The FILTER rules that admit what helpers predict, on one path."""
+def expectations(
+    statements: Iterable[Statement],
+    path: Path,
+    places: Places,
+    of_published: ConnectionMarkGuard | None = None,
+) -> Iterator[Rule]:
+    """The FILTER rules that admit what helpers predict, on one path.
+
+    `of_published` tells what was predicted by connections to published machines.
+    """
     for statement in statements:
         match statement:
             case PolicyRule(verb=Verb.ALLOW) | PortForward() | Redirect() | TransparentProxying():
@@ -61,7 +72,7 @@ def expectations(statements: Iterable[Statement], path: Path, places: Places) ->
                 ways = _ways(statement, places) if asked else None
                 for traffic, helper in asked:
                     if ways is not None:
-                        yield from _admitted(statement, traffic, helper, ways, path)
+                        yield from _admitted(statement, traffic, helper, ways, path, of_published)
             case _:
                 pass
 
@@ -73,40 +84,41 @@ def predicted(
 
     Told by the helper and by protocols and ports; those without ports have no bound.
     """
-    state = Cube.of(
-        {
-            Field.CT_STATE: Ranges.of(State.RELATED),
-            Field.CT_HELPER: Ranges.merged(name_range(name) for name in helper.matches),
-            Field.FAMILY: helper.families,
-        }
-    )
+    opening = state(State.RELATED) & predicted_by(helper)
     found: list[Cube] = []
     for expectation in helper.expects:
         if expectation.by_client if by_client else expectation.by_server:
-            found += (state & c for c in _opened(expectation, traffic, to_self_as_client))
+            found += (opening & c for c in _opened(expectation, traffic, to_self_as_client))
     return tuple(cube for cube in found if not cube.is_empty)
 
 
 def _admitted(
-    statement: Asking, traffic: Traffic, helper: Helper, ways: Ways, path: Path
+    statement: Asking,
+    traffic: Traffic,
+    helper: Helper,
+    ways: Ways,
+    path: Path,
+    of_published: ConnectionMarkGuard | None,
 ) -> Iterator[Rule]:
     origins = (Origin(Why.HELPER_EXPECTATION, statement.span, statement.name, traffic.service),)
     families = statement.conditions.families
     # The other conditions are about the packet that opens the connection.
     only = Cube.of({} if families is None else {Field.FAMILY: families})
     to_self = path is Path.INPUT
-    for ends, packets in (
-        (ways.there[path], predicted(helper, traffic, by_client=True)),
-        (
-            ways.back[path],
-            predicted(helper, traffic, by_client=False, to_self_as_client=to_self),
-        ),
-    ):
+    by_client = predicted(helper, traffic, by_client=True)
+    by_server = predicted(helper, traffic, by_client=False, to_self_as_client=to_self)
+    admitted: list[tuple[tuple[Cube, ...], tuple[Cube, ...], tuple[Guard, ...]]] = [
+        (ways.there[path], by_client, ()),
+        (ways.back[path], by_server, ()),
+    ]
+    if of_published is not None and path is Path.FORWARD:
+        admitted.append((ways.published, by_server, (of_published,)))
+    for ends, packets, guards in admitted:
         for end in ends:
             for what in packets:
                 cube = what & end & only
                 if not cube.is_empty:
-                    yield Rule(cube, Accept(), (), origins)
+                    yield Rule(cube, Accept(), guards, origins)
 
 
 def _opened(
@@ -144,14 +156,14 @@ def _ways(statement: Asking, places: Places) -> Ways | None:
 
 def _of_rule(rule: PolicyRule, places: Places) -> Ways:
     there = places.between(rule.source, rule.destination)
-    # The port that was dialled is the first connection's. What a published server opens itself
-    # is not told from what any other machine does, so nothing of it is admitted.
-    published = (
-        c.without(Field.ORIG_DPORT) for c in places.published(rule.source, rule.destination)
-    )
-    forward = compact((*there[Path.FORWARD], *published))
     back = places.between(rule.destination, rule.source)
-    return Ways({**there, Path.FORWARD: forward}, back)
+    published = places.published(rule.source, rule.destination)
+    if not published:
+        return Ways(there, back)
+    # The port that was dialled is the first connection's.
+    forward = (*there[Path.FORWARD], *(c.without(Field.ORIG_DPORT) for c in published))
+    called_back = places.between(machines(rule.destination), rule.source)[Path.FORWARD]
+    return Ways({**there, Path.FORWARD: compact(forward)}, back, called_back)
 
 
 def _of_forward(forward: PortForward, places: Places) -> Ways:
@@ -163,7 +175,7 @@ def _of_forward(forward: PortForward, places: Places) -> Ways:
 
 def _of_proxy(proxying: TransparentProxying, places: Places) -> Ways:
     """The proxy has the addresses of those whom it stands for."""
-    nobody: dict[Path, tuple[Cube, ...]] = dict.fromkeys(Path, ())
+    nobody: ByPath = dict.fromkeys(Path, ())
     met = arriving(places, proxying.source, proxying.destination)[Path.FORWARD]
     there = compact(cube.without(Field.DADDR_TYPE) for cube in met)
     server = by_address(proxying.destination, places.zones)

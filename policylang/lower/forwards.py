@@ -7,18 +7,25 @@ helpers and what `hairpin` needs on the way out are all read off it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from policylang.diagnostics import Report
 from policylang.ir import actions as ir
 from policylang.ir.stages import Path
 from policylang.lower.before_routing import arriving, dialled
-from policylang.lower.conditions import guards, on_path, terms
+from policylang.lower.conditions import (
+    guards,
+    on_path,
+    terms,
+    terms_of_first,
+    terms_of_predicted,
+)
 from policylang.lower.expected import predicted
 from policylang.lower.hairpin import clients
 from policylang.lower.paths import SOURCE, Places, traffic_cube
 from policylang.lower.placing import Placed, why_nothing
+from policylang.lower.published import free_bit
 from policylang.model.policy import Policy
 from policylang.model.translations import (
     Marking,
@@ -50,7 +57,7 @@ from policylang.packets.values import Range, Ranges, parse_address
 
 # Where the kernel redirects what this host itself sends (nf_nat_redirect.c).
 LOOPBACK_ADDRESSES = Ranges.merged(r for text in ("127.0.0.1", "::1") if (r := parse_address(text)))
-MARK_BITS = 32
+MOST_PAIRS = 64  # of addresses that are told apart one by one
 # Targets are other machines; what goes to this host is the business of `redirect`.
 FORWARDED = (Path.FORWARD, Path.OUTPUT)
 YES = Ranges.of(1)
@@ -129,10 +136,13 @@ def own_is_translated(forwardings: Iterable[Forwarding]) -> bool:
     return any(one.cubes(Path.OUTPUT) for one in forwardings)
 
 
-def companion(one: Forwarding, before: Iterable[Forwarding]) -> Placed | None:
+def companion(
+    one: Forwarding, before: Sequence[Forwarding], behind: Sequence[Forwarding]
+) -> Placed | None:
     """The rule that allows what a statement sends elsewhere; None for `netmap`, which does not.
 
-    What a `netmap` among the statements `before` has sent to the same targets is not allowed.
+    `before` and `behind` are the other statements. What a `netmap` among them has sent to the
+    same place is not allowed.
     """
     statement = one.statement
     if isinstance(statement, Netmap):
@@ -156,28 +166,58 @@ def companion(one: Forwarding, before: Iterable[Forwarding]) -> Placed | None:
         statement.span,
         conditions=conditions,
     )
-    cubes = {
-        path: compact(cube for _, cube, way in one.after(path) if not way.is_predicted)
-        for path in Path
-    }
-    if isinstance(statement, PortForward):
-        mapped = PacketSet.of(cube for other in before for cube in _mapped(other))
-        own = (c for cube in cubes[Path.FORWARD] for c in _less(cube, mapped))
-        cubes[Path.FORWARD] = compact(own)
+    cubes: dict[Path, tuple[Cube, ...]] = {}
+    for path in Path:
+        own: list[Cube] = []
+        for asked, cube, way in one.after(path):
+            if way.is_predicted:
+                continue
+            mapped = [c for other in before for c in _mapped(other, path, cube, way, before=True)]
+            # What is told by its address alone never comes to a statement behind.
+            if Field.DADDR_TYPE in asked:
+                mapped += (
+                    c for other in behind for c in _mapped(other, path, cube, way, before=False)
+                )
+            own += (PacketSet((cube,)) - PacketSet.of(mapped)) if mapped else (cube,)
+        cubes[path] = compact(own)
     return Placed(rule, cubes, dict.fromkeys(Path, ()))
 
 
-def _mapped(one: Forwarding) -> Iterator[Cube]:
-    """What rules see of the connections that a `netmap` sends elsewhere, if it always does."""
-    statement = one.statement
-    if isinstance(statement, Netmap) and not guards(statement.conditions):
-        dialled_there = Cube.of({Field.ORIG_DADDR: Ranges((statement.outer,))})
-        for _, seen, _ in one.after(Path.FORWARD):
-            yield seen & dialled_there
+def _mapped(one: Forwarding, path: Path, cube: Cube, way: Way, *, before: bool) -> Iterator[Cube]:
+    """What a `netmap` may have sent where another statement's `cube` is, which goes `way`.
+
+    What stands `before` that, and always decides, has had all that was dialled at its addresses.
+    Otherwise both may have had some of it, and nothing tells which: each address that the `netmap`
+    leads to is then its own, where it was dialled by the one that stands for it.
+    """
+    netmap = one.statement
+    if not isinstance(netmap, Netmap) or isinstance(way.action, ir.TransparentProxy):
+        return
+    pairs = [(netmap.outer, netmap.inner)]
+    is_kept = Cube.of({})
+    if not before or guards(netmap.conditions):
+        pairs = list(_pairs(netmap, cube[Field.DADDR]))
+        if isinstance(way.action, (ir.DestinationNat, ir.RedirectToSelf)) and way.action.port:
+            is_kept = Cube.of({Field.ORIG_DPORT: Ranges.of(way.action.port)})
+    for _, seen, _ in one.after(path):
+        for outer, inner in pairs:
+            led = Cube.of({Field.ORIG_DADDR: Ranges((outer,)), Field.DADDR: Ranges((inner,))})
+            if (taken := seen & led & is_kept).meets(cube):
+                yield taken
 
 
-def _less(cube: Cube, others: PacketSet) -> tuple[Cube, ...]:
-    return (PacketSet((cube,)) - others).cubes if others.meets(PacketSet((cube,))) else (cube,)
+def _pairs(netmap: Netmap, targets: Ranges) -> Iterator[tuple[Range, Range]]:
+    """The outer and the inner addresses of a `netmap` that belong to each other, among `targets`.
+
+    Each for itself, or where these are many all of them together, which is more.
+    """
+    shift = netmap.outer[0] - netmap.inner[0]
+    inner = targets & Ranges((netmap.inner,))
+    for low, high in inner:
+        if high - low < MOST_PAIRS:
+            yield from (((n + shift, n + shift), (n, n)) for n in range(low, high + 1))
+        else:
+            yield (low + shift, high + shift), (low, high)
 
 
 # --- what each statement sends elsewhere -------------------------------------------------------
@@ -185,7 +225,8 @@ def _less(cube: Cube, others: PacketSet) -> tuple[Cube, ...]:
 
 def _forward(forward: PortForward, places: Places) -> Forwarding:
     clients_of = places.reach(clients(forward, places.zones), SOURCE)
-    met = terms(forward.conditions)
+    met = terms_of_predicted(forward.conditions)
+    asking = terms_of_first(forward.conditions)
     goal = dialled(places, forward.at)
     ends = {
         Path.INPUT: compact(c & met for c in clients_of.others & goal.others),
@@ -200,9 +241,9 @@ def _forward(forward: PortForward, places: Places) -> Forwarding:
                 ways.append(
                     Way(
                         traffic,
-                        asked & Cube.of({Field.FAMILY: Ranges.of(family)}),
+                        asked & asking & Cube.of({Field.FAMILY: Ranges.of(family)}),
                         ir.DestinationNat(targets, port, forward.by_source),
-                        dict.fromkeys(FORWARDED, seen & there),
+                        dict.fromkeys(FORWARDED, seen & asking & there),
                     )
                 )
             if forward.by_source or targets.single is not None:
@@ -270,9 +311,8 @@ def _proxy_mark(policy: Policy, proxying: TransparentProxying, report: Report) -
             used |= statement.mark.value
         if not isinstance(statement, NativeRule) and statement.conditions.mark is not None:
             used |= statement.conditions.mark.value
-    for bit in reversed(range(MARK_BITS)):
-        if not used & 1 << bit:
-            return 1 << bit
+    if (bit := free_bit(used)) is not None:
+        return bit
     report.add(
         "no-free-mark",
         "no bit of the mark is free to tell what goes to the proxy",

@@ -11,10 +11,11 @@ from policylang.ir.actions import AssignHelper, Leave
 from policylang.ir.origin import Origin, Why
 from policylang.ir.ruleset import Rule
 from policylang.ir.stages import Path
-from policylang.lower.before_routing import LOCAL, NOT_LOCAL, delivered
+from policylang.lower.before_routing import NOT_LOCAL, delivered
 from policylang.lower.conditions import guards, on_path, terms
 from policylang.lower.forwards import Elsewhere, Forwarding
 from policylang.lower.paths import Places, dialled_cube, traffic_cube
+from policylang.lower.published import as_dialled
 from policylang.model.policy import Policy
 from policylang.model.translations import Netmap, PortForward, Redirect, TransparentProxying
 from policylang.model.types import Helper, PolicyRule, Verb
@@ -69,7 +70,7 @@ def _of_rule(
         cubes += _before_translation(met, forwardings, path)
         if path is Path.INPUT:
             asked = dialled_cube(traffic) & conditions
-            cubes += [_as_dialled(cube & asked) for cube in published]
+            cubes += [as_dialled(cube & asked) for cube in published]
         yield from _assigned(traffic.helper, cubes, origins)
 
 
@@ -135,15 +136,6 @@ def _undone(before: Cube, seen: Cube, cube: Cube, statement: Elsewhere) -> Cube:
         moved = Ranges.merged((low + shift, high + shift) for low, high in ours[Field.DADDR])
         kept &= Cube.of({Field.DADDR: moved})
     return before & kept
-
-
-def _as_dialled(cube: Cube) -> Cube:
-    """What arrives for a port that another tool publishes: at this host, if nobody says where."""
-    dialled = cube.without(Field.OIF, Field.DNATED, Field.ORIG_DADDR, Field.ORIG_DPORT)
-    where = {Field.DADDR_TYPE: LOCAL}
-    if Field.ORIG_DADDR in cube:
-        where = {Field.DADDR: cube[Field.ORIG_DADDR]}
-    return dialled & Cube.of({**where, Field.DPORT: cube[Field.ORIG_DPORT]})
 
 
 def _where_it_arrives(cube: Cube, path: Path) -> Cube:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from policylang.diagnostics import Report
 from policylang.ir import actions as ir
@@ -16,6 +16,7 @@ from policylang.lower.conditions import (
     guards_of_answers,
     on_path,
     terms,
+    terms_of_predicted,
     untold_by_answers,
 )
 from policylang.lower.mirroring import TURNED_PATH, mirrored, untold
@@ -111,8 +112,7 @@ class _Queue:
         for cube, traffic in self._opening(path):
             yield cube & ORIGINAL
             yield from _loose(cube, traffic, path)
-        # The source port that a condition asks for is the first connection's.
-        conditions = terms(replace(statement.conditions, source_ports=None))
+        conditions = terms_of_predicted(statement.conditions)
         there = self.places.between(statement.source, statement.destination)[path]
         for predicted in self._predicted():
             yield from (on_path(end & predicted & conditions, path) for end in there)

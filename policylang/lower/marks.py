@@ -9,7 +9,7 @@ sets, the two stand in the order in which they were written.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from policylang.diagnostics import Label, Report
 from policylang.ir import actions as ir
@@ -17,7 +17,7 @@ from policylang.ir.origin import Origin, Why
 from policylang.ir.ruleset import Rule
 from policylang.ir.stages import Path
 from policylang.lower.before_routing import NOT_LOOPBACK, arriving
-from policylang.lower.conditions import guards, on_path, terms
+from policylang.lower.conditions import guards, on_path, terms, terms_of_predicted
 from policylang.lower.expected import UNPRIVILEGED_PORTS
 from policylang.lower.paths import SOURCE, Places, traffic_cube
 from policylang.lower.placing import why_nothing
@@ -163,8 +163,7 @@ def _own(marking: Marking, places: Places) -> dict[Path, tuple[Cube, ...]]:
     which did, what goes from the one end to the other is marked.
     """
     conditions = terms(marking.conditions)
-    # The source port that a condition asks for is the first connection's.
-    of_predicted = terms(replace(marking.conditions, source_ports=None))
+    of_predicted = terms_of_predicted(marking.conditions)
     found: dict[Path, list[Cube]] = {path: [] for path in PATHS}
     for path, ends in _ends(marking, places).items():
         for traffic in marking.what:

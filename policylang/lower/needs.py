@@ -20,8 +20,15 @@ from policylang.ir.ruleset import (
     Ruleset,
 )
 from policylang.ir.stages import Path, Stage
+from policylang.lower.states import state
 from policylang.model.policy import Policy
-from policylang.model.translations import Netmap, PortForward, Redirect, SourceTranslation
+from policylang.model.translations import (
+    Netmap,
+    PortForward,
+    Redirect,
+    SourceTranslation,
+    TransparentProxying,
+)
 from policylang.model.types import (
     Direction,
     Helper,
@@ -31,7 +38,8 @@ from policylang.model.types import (
     Verb,
 )
 from policylang.packets.cube import EVERYTHING, Cube
-from policylang.packets.fields import Field
+from policylang.packets.fields import NAMES, Field, State
+from policylang.packets.values import Ranges
 
 FAMILIES = (4, 6)
 TRANSLATING = (SourceTranslation, PortForward, Redirect, Netmap)
@@ -45,6 +53,8 @@ def needs(policy: Policy, ruleset: Ruleset) -> Needs:
         tuple(_helpers(ruleset)),
         _proxy_route(ruleset),
         _inbound(policy),
+        _forwards_any(policy, ruleset),
+        policy.settings.cuts_flows,
     )
 
 
@@ -116,7 +126,7 @@ def _modules(policy: Policy) -> Iterator[Module]:
     asking: dict[str, tuple[Helper, tuple[Origin, ...]]] = {}
     for statement in policy.statements:
         match statement:
-            case PolicyRule(verb=Verb.ALLOW) | PortForward() | Redirect():
+            case PolicyRule(verb=Verb.ALLOW) | PortForward() | Redirect() | TransparentProxying():
                 for traffic in statement.what:
                     if traffic.helper is not None:
                         _, origins = asking.get(traffic.helper.name, (traffic.helper, ()))
@@ -139,6 +149,24 @@ def _inbound(policy: Policy) -> Origin | None:
     if default.span is not None and default.verb is not Verb.ALLOW:
         return Origin(Why.DEFAULT, default.span, default.name)
     return Origin(Why.WRITTEN, rules[0].span, rules[0].name) if rules else None
+
+
+def _forwards_any(policy: Policy, ruleset: Ruleset) -> bool:
+    """Whether first packets pass to machines that other programs forward to.
+
+    Such a machine is reached by an interface that no zone names: what a rule lets out by another
+    one, or a translation by its own, was meant.
+    """
+    named = (zone.interfaces for zone in policy.zones if zone.interfaces is not None)
+    unnamed = NAMES - Ranges.merged(pair for interfaces in named for pair in interfaces)
+    first = state(State.NEW) & Cube.of({Field.DNATED: Ranges.of(1), Field.OIF: unnamed})
+    own = {statement.span for statement in policy.treatments}
+    return any(
+        isinstance(rule.action, Accept)
+        and cube.meets(first)
+        and not all(origin.span in own for origin in rule.origins)
+        for rule, cube in _reached(ruleset, Stage.FILTER, Path.FORWARD)
+    )
 
 
 def _is_about_published(rule: PolicyRule) -> bool:

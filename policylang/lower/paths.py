@@ -199,11 +199,12 @@ def zone_cube(zone: Zone, side: Side) -> Cube:
 
 
 def _group_cube(group: Group, side: Side) -> Cube:
-    if side.is_source:
-        return EVERYTHING if side.asked_by is group else EMPTY
+    if side.is_source and side.asked_by is not group:
+        return EMPTY
     if group is Group.MULTICAST:
-        return Cube.of({side.address: multicast()})
-    return Cube.of({Field.FAMILY: Ranges.of(4), Field.DADDR_TYPE: Ranges.of(AddressType.BROADCAST)})
+        return EVERYTHING if side.is_source else Cube.of({side.address: multicast()})
+    broadcast = {} if side.is_source else {Field.DADDR_TYPE: Ranges.of(AddressType.BROADCAST)}
+    return Cube.of({Field.FAMILY: Ranges.of(4), **broadcast})
 
 
 def _published_cube(element: PublishedEnd) -> Cube:

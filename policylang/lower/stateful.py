@@ -25,7 +25,8 @@ from policylang.lower.needs import needs
 from policylang.lower.paths import LOOPBACK, Places
 from policylang.lower.placing import Placed, place
 from policylang.lower.protect import screens, source_names
-from policylang.lower.states import icmp_errors
+from policylang.lower.published import watched, watching
+from policylang.lower.states import icmp_errors, state
 from policylang.lower.translations import destinations, proxied, sources
 from policylang.lower.treatment import clamps, offloading, warn_of_bypasses
 from policylang.lower.untracked import Answering, answering, errors, untracking, warn_of_needs
@@ -93,7 +94,12 @@ def lower(policy: Policy, report: Report) -> Ruleset:
     for path in Path:
         add(Stage.ASSIGN_HELPER, path, assignments(policy, sent_elsewhere, path, places))
     has_helpers = any(base.stage is Stage.ASSIGN_HELPER for base in bases)
-    for path, rules in marks(policy, places, report, has_helpers=has_helpers).items():
+    of_published = watched(policy, places, report)
+    marking = marks(policy, places, report, has_helpers=has_helpers)
+    if of_published is not None:
+        telling = watching(policy, places, of_published)
+        marking[Path.INPUT] = (*telling, *marking[Path.INPUT])
+    for path, rules in marking.items():
         add(Stage.MARK, path, rules)
     proxying = Decider(base_chain(Stage.TPROXY, Path.INPUT))
     add(Stage.TPROXY, Path.INPUT, proxied(policy, sent_elsewhere, proxying))
@@ -114,6 +120,7 @@ def lower(policy: Policy, report: Report) -> Ruleset:
             places,
             path,
             both_ways,
+            of_published,
             own_is_translated=own_is_translated(sent_elsewhere),
         )
         first = offloaded if path is Path.FORWARD else ()
@@ -143,27 +150,21 @@ def _placed(
     policy: Policy, sent_elsewhere: tuple[Forwarding, ...], places: Places, report: Report
 ) -> Iterator[Placed | NativeRule]:
     """What is read of FILTER, in order: what is sent elsewhere is allowed at its own place."""
-    of_statement = {id(one.statement): one for one in sent_elsewhere}
+    positions = {id(one.statement): n for n, one in enumerate(sent_elsewhere)}
     translated = own_is_translated(sent_elsewhere)
-    before: list[Forwarding] = []
     for statement in policy.statements:
         match statement:
             case PolicyRule():
                 yield place(statement, places, report, own_is_translated=translated)
             case NativeRule():
                 yield statement
-            case _ if id(statement) in of_statement:
-                one = of_statement[id(statement)]
-                allowed = companion(one, before)
-                before.append(one)
+            case _ if (at := positions.get(id(statement))) is not None:
+                before, behind = sent_elsewhere[:at], sent_elsewhere[at + 1 :]
+                allowed = companion(sent_elsewhere[at], before, behind)
                 if allowed is not None:
                     yield allowed
             case _:
                 pass
-
-
-def _state(*states: State) -> Cube:
-    return Cube.of({Field.CT_STATE: Ranges.of(*states)})
 
 
 def _icmp(family: int, types: Ranges) -> Cube:
@@ -178,10 +179,10 @@ def _established(action: ir.Action) -> Iterator[Rule]:
         no_icmp = Cube.of(
             {Field.FAMILY: Ranges.of(family), Field.L4PROTO: octet - Ranges.of(protocol)}
         )
-        yield Rule(_state(State.ESTABLISHED) & no_icmp, action, (), origins)
+        yield Rule(state(State.ESTABLISHED) & no_icmp, action, (), origins)
     for family, request in ((4, ECHO_REQUEST), (6, ECHO_REQUEST_V6)):
         answers = _icmp(family, UNIVERSE[Field.ICMP_TYPE] - request)
-        yield Rule(_state(State.ESTABLISHED) & answers, action, (), origins)
+        yield Rule(state(State.ESTABLISHED) & answers, action, (), origins)
 
 
 def _loopback(path: Path, *, own_is_translated: bool) -> Iterator[Rule]:
@@ -196,7 +197,7 @@ def _loopback(path: Path, *, own_is_translated: bool) -> Iterator[Rule]:
 
 def _icmp_errors() -> Iterator[Rule]:
     for error in icmp_errors():
-        cube = _state(State.RELATED) & error
+        cube = state(State.RELATED) & error
         yield Rule(cube, ir.Accept(), (), (Origin(Why.ICMP_ERROR),))
 
 
@@ -213,7 +214,7 @@ def _resets() -> Iterator[Rule]:
     (nf_conntrack_attach in net/netfilter/nf_conntrack_core.c). A reset opens nothing.
     """
     reset = Cube.of({Field.TCP_FLAGS: with_flags(TCP_RST, TCP_RST)})
-    yield Rule(_state(State.RELATED) & reset, ir.Accept(), (), (Origin(Why.REJECT_ANSWER),))
+    yield Rule(state(State.RELATED) & reset, ir.Accept(), (), (Origin(Why.REJECT_ANSWER),))
 
 
 def _essential_cubes(path: Path) -> tuple[Cube, ...]:
@@ -237,6 +238,7 @@ class _Filter:
         places: Places,
         path: Path,
         both_ways: Mapping[int, Answering],
+        of_published: ir.ConnectionMarkGuard | None,
         *,
         own_is_translated: bool,
     ) -> None:
@@ -246,6 +248,7 @@ class _Filter:
         self.places = places
         self.path = path
         self.both_ways = both_ways
+        self.of_published = of_published
         self.own_is_translated = own_is_translated
         self.closed_outbound = policy.defaults[Direction.OUTBOUND].verb is not Verb.ALLOW or any(
             p.rule.verb is not Verb.ALLOW and p.cubes[Path.OUTPUT] for p in self.placed
@@ -269,7 +272,7 @@ class _Filter:
         yield from _icmp_errors()
         if self.path is Path.OUTPUT and _answers_with_reset(self.policy):
             yield from _resets()
-        yield from expectations(self.policy.statements, self.path, self.places)
+        yield from expectations(self.policy.statements, self.path, self.places, self.of_published)
         yield from errors(self.both_ways.values(), self.path)
         if self.path is not Path.OUTPUT:
             yield from self._invalid()
@@ -296,7 +299,7 @@ class _Filter:
 
     def _invalid(self) -> Iterator[Rule]:
         """INVALID packets meet the rules that name their ICMP type, and nothing else."""
-        invalid = _state(State.INVALID)
+        invalid = state(State.INVALID)
         origins = (Origin(Why.INVALID),)
         settings = self.policy.settings
         yield from self._naming_icmp(invalid)

@@ -14,13 +14,14 @@ from policylang.ir.origin import Origin, Why
 from policylang.ir.ruleset import Rule
 from policylang.ir.stages import Path
 from policylang.lower.before_routing import leaving, of_others
-from policylang.lower.conditions import guards, terms
+from policylang.lower.conditions import guards, terms, terms_of_predicted
 from policylang.lower.deciding import Decider, Decision, log_rule
 from policylang.lower.expected import predicted
 from policylang.lower.forwards import Forwarding
 from policylang.lower.names import log_prefix
 from policylang.lower.paths import DESTINATION, SOURCE, Places, traffic_cube, zone_cube
 from policylang.lower.placing import why_nothing
+from policylang.lower.states import ORIGINAL, state
 from policylang.model.policy import Policy
 from policylang.model.translations import (
     Netmap,
@@ -30,7 +31,7 @@ from policylang.model.translations import (
     TransparentProxying,
     Untracked,
 )
-from policylang.model.types import AnyEnd, End, EndList, Traffic
+from policylang.model.types import AnyEnd, End, EndList
 from policylang.packets.cube import EVERYTHING, Cube
 from policylang.packets.fields import (
     DCCP,
@@ -40,7 +41,6 @@ from policylang.packets.fields import (
     UDP,
     UNIVERSE,
     Field,
-    FlowDirection,
     State,
 )
 from policylang.packets.packetset import compact
@@ -48,7 +48,7 @@ from policylang.packets.values import Range, Ranges
 
 PORTED = Cube.of({Field.L4PROTO: Ranges.of(TCP, UDP, DCCP, SCTP)})
 PORTLESS = Cube.of({Field.L4PROTO: UNIVERSE[Field.L4PROTO] - PORTED[Field.L4PROTO]})
-FIRST = Cube.of({Field.CT_STATE: Ranges.of(State.NEW, State.UNTRACKED)})
+FIRST = state(State.NEW, State.UNTRACKED)
 PLAIN = Cube.of({Field.IPSEC_OUT: Ranges.of(0)})
 ANYBODY = End((EndList((AnyEnd(),)),))
 
@@ -77,9 +77,9 @@ def destinations(forwardings: Iterable[Forwarding], path: Path, decider: Decider
 
 def proxied(policy: Policy, forwardings: Iterable[Forwarding], decider: Decider) -> Iterator[Rule]:
     """The rules of TPROXY: every packet that a client sends to what a local proxy stands for."""
-    asking = [Cube.of({Field.CT_DIRECTION: Ranges.of(FlowDirection.ORIGINAL)})]
+    asking = [ORIGINAL]
     if any(isinstance(statement, Untracked) for statement in policy.treatments):
-        asking.append(Cube.of({Field.CT_STATE: Ranges.of(State.UNTRACKED)}))
+        asking.append(state(State.UNTRACKED))
     for one in forwardings:
         statement = one.statement
         if not isinstance(statement, TransparentProxying):
@@ -146,9 +146,15 @@ def sources(
 
 
 def _translation(statement: SourceTranslation, places: Places) -> tuple[Decision, tuple[Cube, ...]]:
-    met = terms(statement.conditions) & Cube.of({Field.FAMILY: statement.families})
-    ends = leaving(places, statement.source, statement.destination, met)
-    spoken_of = compact(cube for traffic in statement.what for cube in _spoken_of(traffic))
+    families = Cube.of({Field.FAMILY: statement.families})
+    found: list[Cube] = []
+    for met, spoken_of in (
+        (terms(statement.conditions), map(traffic_cube, statement.what)),
+        (terms_of_predicted(statement.conditions), _predicted(statement)),
+    ):
+        ends = leaving(places, statement.source, statement.destination, met & families)
+        cubes = compact(spoken_of)
+        found += (end & cube for end in ends for cube in cubes)
     decision = Decision(
         None,
         "masquerade" if statement.addresses is None else "snat",
@@ -157,14 +163,18 @@ def _translation(statement: SourceTranslation, places: Places) -> tuple[Decision
         guards=guards(statement.conditions),
         does=tuple(_new_sources(statement)),
     )
-    return decision, compact(end & cube for end in ends for cube in spoken_of)
+    return decision, compact(found)
 
 
-def _spoken_of(traffic: Traffic) -> Iterator[Cube]:
-    """The connections of some traffic, and the predicted ones that no NAT part takes along."""
-    yield traffic_cube(traffic)
-    if traffic.helper is not None and not traffic.helper.nat_modules:
-        yield from predicted(traffic.helper, traffic, by_client=True)
+def _predicted(statement: SourceTranslation) -> Iterator[Cube]:
+    """What the clients of helpers open themselves.
+
+    A NAT part takes along what it has set up itself, which never comes here; that is not all that
+    its helper predicts (H.245 goes to the address that the other end named), and some have none.
+    """
+    for traffic in statement.what:
+        if traffic.helper is not None:
+            yield from predicted(traffic.helper, traffic, by_client=True)
 
 
 def _new_sources(statement: SourceTranslation) -> Iterator[Rule]:

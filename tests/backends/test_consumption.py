@@ -194,6 +194,7 @@ CHANGES: dict[tuple[type, str], tuple[str | dict[str, str] | Ruleset, Change]] =
     (Needs, "modules"): (FORWARDED, at(Needs, "modules", ())),
     (Needs, "helpers"): (FORWARDED, at(Needs, "helpers", ())),
     (Needs, "proxy_route"): (PROXY_ROUTED, at(Needs, "proxy_route", None)),
+    (Needs, "forwards_any"): (FORWARDED, at(Needs, "forwards_any", lambda so: not so)),
     (Forwarding, "family"): (FORWARDED, at(Forwarding, "family", 6)),
     (Module, "name"): (FORWARDED, at(Module, "name", "other")),
     (Module, "is_required"): (FORWARDED, at(Module, "is_required", lambda so: not so)),

@@ -131,7 +131,7 @@ MUTATIONS: dict[str, tuple[Any, str, Any]] = {
     "screens do not look": (stateful, "screens", lambda policy: ((), (), ())),
     "requests for an address are forged": (protect, "_all_but_unrouted", Ranges),
     "a zone has any address": (protect, "_outside", lambda *_: ()),
-    "helpers are expected of any family": (
+    "nothing is expected of helpers": (
         expected,
         "_admitted",
         lambda *_: iter(()),
@@ -185,15 +185,13 @@ MISTRANSLATIONS: dict[str, tuple[Any, str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", MUTATIONS)
-def test_broken_lowering_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(*MUTATIONS[name])
-    seeds = range(FIRST_SEED, FIRST_SEED + MOST_POLICIES)
-    assert any(True for seed in seeds for _ in _broken(seed))
-
-
 # Where to look first, for the time that it takes; others show it, too.
 SHOWN_BY = {
+    "SPORT is lost": 5023,
+    "OwnerGuard is lost": 5092,
+    "ConnectionsGuard is lost": 5026,
+    "hairpins are for the zones of their own clients alone": 5021,
+    "others' sources are own": 5020,
     "what is allowed was dialled anywhere": 5271,
     "a condition of a translation is lost": 5093,
     "a condition of what is translated is lost": 5247,
@@ -203,6 +201,14 @@ SHOWN_BY = {
     "what this host sends goes by the way that it was to take": 5271,
     "answers to what was translated are not told": 5271,
 }
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_broken_lowering_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*MUTATIONS[name])
+    first = SHOWN_BY.get(name, FIRST_SEED)
+    seeds = range(first, first + MOST_POLICIES)
+    assert any(True for seed in seeds for _ in _broken(seed))
 
 
 @pytest.mark.parametrize("name", MISTRANSLATIONS)

@@ -118,7 +118,7 @@ def mistranslation(
 
     With what should become of it, and what does.
     """
-    if _is_for_several(packet):
+    if packet.is_reply or _is_for_several(packet):
         return None
     tags = Tags(packet.mark, packet.user, packet.group, moment.now, moment.within_rates)
     tested = world.tested(ruleset, fields)

@@ -302,7 +302,8 @@ def test_what_one_dnat_lets_in_no_other_translation_does(nat: Router) -> None:
     nat.apply(
         f"dnat tcp 53 from wan at {OWN[ipv4]} to {lan}\n"
         f"dnat tcp 2222 from wan to {lan} port 22\n"
-        f"dnat tcp 8000 from dmz to {lan} port 22\n" + netmap
+        f"dnat tcp 8000 from dmz to {lan} port 22\n"
+        f"dnat http from wan to {lan}\n" + netmap
     )
     own, dmz = nat.near("wan", ipv4), nat.near("dmz", ipv4)
     by_dmz = Seen("lan", nat.far("dmz", ipv4), lan, SSH)
@@ -312,7 +313,8 @@ def test_what_one_dnat_lets_in_no_other_translation_does(nat: Router) -> None:
             visit(nat, ipv4, own, DNS, Reach.TIMEOUT),
             visit(nat, ipv4, own, NEW, met(nat, ipv4, "lan", SSH)),
             visit(nat, ipv4, own, OLD_RANGE[0], Reach.TIMEOUT),
-            *(visit(nat, ipv4, mapped, port, Reach.TIMEOUT) for port in (DNS, SSH, NEW)),
+            visit(nat, ipv4, own, HTTP, met(nat, ipv4, "lan", HTTP)),
+            *(visit(nat, ipv4, mapped, port, Reach.TIMEOUT) for port in (DNS, SSH, NEW, HTTP)),
             visit(nat, ipv4, dmz, OLD_RANGE[0], by_dmz, zone="dmz"),
             visit(nat, ipv4, dmz, NEW, Reach.TIMEOUT, zone="dmz"),
         )

@@ -18,6 +18,7 @@ from policylang.apply.restore import Flavour
 from policylang.cli import main
 from policylang.diagnostics import Report
 from policylang.pipeline import Text, compile_policy
+from tests.kernel import ftp
 from tests.kernel.containers import (
     BRIDGE,
     CONTAINER,
@@ -26,6 +27,7 @@ from tests.kernel.containers import (
     Engine,
     container,
 )
+from tests.kernel.ftp import Client, Daemon, Mode, serving
 from tests.kernel.ground import (
     Addresses,
     Family,
@@ -190,6 +192,36 @@ def test_the_container_goes_out_by_a_rule(running: Host) -> None:
             assert probe_tcp(client, wan.far.of(family), 8002) is not Reach.OPEN
 
 
+@LOADERS
+def test_ftp_of_what_is_published_works_in_each_mode(
+    ftp_programs: None, zoned: Ground, tmp_path: Path, loader: Loader
+) -> None:
+    """Passive and active, and nothing else that the machine opens."""
+    port, wan, lan = 2121, zoned["wan"], zoned["lan"]
+    host = Host(zoned, None, ENGINES[0], tmp_path)
+    nat = "type nat hook prerouting priority -100"
+    forwards = "; ".join(
+        f"iifname wan0 tcp dport {port} dnat {ip} to {address}"
+        for ip, address in (
+            ("ip", f"{lan.far.ipv4}:21"),
+            ("ip6", f"[{lan.far.ipv6}]:21"),
+        )
+    )
+    zoned.firewall.run(["nft", f"table inet mine {{ chain c {{ {nat}; {forwards}; }}; }}"])
+    service = f"service ftp-here {{ tcp {port} helper ftp }}\n"
+    with serving(lan.neighbour, Daemon.VSFTPD) as server, wan.neighbour.listen(Family.IPV4, 5001):
+        assert host.apply(f"{service}allow ftp-here from wan to published", loader) == 0
+        for mode in Mode:
+            family = Family.IPV4 if mode in (Mode.PASV, Mode.PORT) else Family.IPV6
+            given = (wan.neighbour, wan.near.of(family), server, mode, Client.CURL)
+            assert ftp.passes(*given, dialled_port=port).is_ok
+        assert probe_tcp(lan.neighbour, wan.far.ipv4, 5001) is not Reach.OPEN
+        # The control: without the helper there is no active mode, whoever else is given it.
+        assert host.apply(f"allow tcp {port} from wan to published", loader) == 0
+        given = (wan.neighbour, wan.near.ipv4, server, Mode.PORT, Client.CURL)
+        assert not ftp.session(*given, timeout_s=ftp.MUST_FAIL_S, dialled_port=port).is_ok
+
+
 # --- what is told ----------------------------------------------------------------------------
 
 
@@ -204,10 +236,13 @@ def test_who_speaks_of_self_alone_is_warned(
     running: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The ports are named, at the rule that would have closed them, and the way to say it."""
-    said = warning(running, "allow ssh inbound\nreject http inbound from wan", capsys)
+    policy = "allow ssh inbound\nreject http inbound from wan"
+    said = warning(running, policy, capsys)
+    assert said.startswith("warning[published-ports]: nothing in the policy opens the ports that ")
+    said = warning(running, f"{policy}\ndefault allow forward", capsys)
     tool = "Docker" if running.engine.name.startswith("docker") else "Podman"
     first, place, line, *_ = said.splitlines()
-    assert first.startswith("warning[published-ports]: ")
+    assert first.startswith("warning[published-ports]: this does not hold for ")
     assert f"the ports that {tool} publishes: " in first
     for port in ("`0.0.0.0:80 -> 172.17.0.2:8000/tcp`", "`0.0.0.0:8443 -> 172.17.0.2:443/tcp`"):
         assert port in first
@@ -240,6 +275,31 @@ def test_the_warning_stands_at_what_is_most_likely_meant(
     assert artifact is not None
     origin = artifact.needs.inbound
     assert (origin and origin.span and origin.span.text) == shown
+
+
+@pytest.mark.parametrize(
+    ("policy", "is_open"),
+    [
+        ("allow ssh inbound", False),
+        ("default allow forward", True),
+        ("default deny forward", False),
+        ("allow http from lan to any", True),
+        ("allow http from lan to any except wan", True),
+        # Containers are behind an interface that no zone names, unless somebody means them.
+        ("allow http from lan to wan", False),
+        (f"zone boxes {{ interface {BRIDGE} }}\nallow http from lan to boxes", False),
+        ("dnat http from wan to 198.51.100.2", False),
+        ("deny http from lan to any", False),
+    ],
+)
+def test_whether_published_ports_are_reached_is_known(
+    policy: str, is_open: bool, tmp_path: Path
+) -> None:
+    """Where nothing is forwarded to machines of nobody, they are closed, and it is said so."""
+    source = Text(f"{ZONES}{policy}\n", "host.policy", tmp_path)
+    artifact = compile_policy(source, "nft", Report())
+    assert artifact is not None
+    assert artifact.needs.forwards_any is is_open
 
 
 def test_who_speaks_of_published_is_not_warned(

@@ -98,6 +98,25 @@ HELPERS: dict[str, tuple[list[str], list[str]]] = {
             f"output accept oif eth0 {RELATED} ftp l4proto 6 dport 40000-40100",
         ],
     ),
+    # 1.5: what is published is meant by what was dialled; the machine behind it is told by the
+    # mark that its connection left for those that it opens itself.
+    "allow files from wan to published in lan": (
+        ["input assign-helper ftp iif eth0 daddr_type local l4proto 6 dport 2121"],
+        [
+            f"forward accept iif eth0 oif eth1 {RELATED} ftp l4proto 6 dport 40000-40100 dnated 1",
+            "forward accept [connection mark 0x80000000/0x80000000] iif eth1 oif eth0"
+            f" {RELATED} ftp l4proto 6 dport 40000-40100",
+        ],
+    ),
+    "allow ftp from wan to published 21 at 192.0.2.1": (
+        ["input assign-helper ftp iif eth0 daddr 192.0.2.1 l4proto 6 dport 21"],
+        [
+            f"forward accept iif eth0 {RELATED} ftp l4proto 6 dport 1024-65535 dnated 1"
+            " orig_daddr 192.0.2.1",
+            "forward accept [connection mark 0x80000000/0x80000000] oif eth0"
+            f" {RELATED} ftp l4proto 6 dport 1024-65535",
+        ],
+    ),
     # The side that a helper's description names opens the predicted connection, and no other.
     "allow tftp outbound": (
         ["output assign-helper tftp l4proto 17 dport 69"],
@@ -140,6 +159,11 @@ HELPERS: dict[str, tuple[list[str], list[str]]] = {
             "daddr_type not 2-3 l4proto 17 dport 137"
         ],
         [f"forward accept oif eth1 {RELATED} netbios-ns family 4 l4proto 17 dport 1024-65535"],
+    ),
+    # Broadcasts are of IPv4 alone, and so are the answers to them.
+    "allow tftp outbound to broadcast": (
+        ["output assign-helper tftp family 4 daddr_type broadcast l4proto 17 dport 69"],
+        [f"input accept {RELATED} tftp family 4 l4proto 17 dport 32768-60999"],
     ),
     # Only an `allow` asks for a helper.
     "deny ftp inbound": ([], []),

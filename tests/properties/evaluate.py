@@ -78,8 +78,8 @@ class Tags:
             case ir.UntilGuard(last_day, is_local):
                 assert not is_local, "local time is known by the machine that loads"
                 return self.now.date() <= last_day
-            case ir.ConnectionMarkGuard():
-                raise AssertionError("no tag tells the mark of a connection")
+            case ir.ConnectionMarkGuard(value):
+                return value == 0  # no connection has a mark
             case ir.CgroupGuard():
                 raise AssertionError("no tag tells the control group of a process")
 

@@ -357,14 +357,14 @@ def _is_between(
             )
         case TransparentProxying():
             # The proxy has the address of the one that it stands for.
-            stood_for = Machine("", packet.destination, all_zones=policy.zones)
+            stood_for = _stood_for(policy, packet.destination, moment)
             as_client = (
                 receiver.is_self
                 and names(rule.source, sender)
                 and not sender.is_self
                 and names(rule.destination, stood_for)
             )
-            standing = Machine("", packet.source, all_zones=policy.zones)
+            standing = _stood_for(policy, packet.source, moment)
             as_server = (
                 sender.is_self
                 and names(rule.destination, standing)
@@ -533,7 +533,8 @@ def has_sent(
 ) -> bool:
     """6: whether a packet is of a connection that a statement sends elsewhere, and so allows.
 
-    Nothing tells afterwards whether the address that was dialled was one of this host's.
+    Nothing tells afterwards whether the address that was dialled was one of this host's, or
+    whether some other tool gave it another one of the ports that the statement leaves as they are.
     """
     sender = sender or sender_of(packet, moment)
     met = packet
@@ -542,7 +543,7 @@ def has_sent(
     if not meets(rule.conditions, met, moment):
         return False
     if isinstance(rule, TransparentProxying):
-        stood_for = Machine("", packet.destination, all_zones=policy.zones)
+        stood_for = _stood_for(policy, packet.destination, moment)
         return (
             packet.is_proxied
             and packet.direction is Direction.INBOUND
@@ -555,17 +556,23 @@ def has_sent(
         return False
     asked = _as_dialled(packet)
     port = None if packet.ports is None else packet.ports[1]
-    if not any(describes(t, asked) and new_port(t, rule, asked) == port for t in rule.what):
+    if not any(
+        describes(t, asked)
+        and (new_port(t, rule, asked) == port or (_keeps_ports(t, rule) and describes(t, packet)))
+        for t in rule.what
+    ):
         return False
     if isinstance(rule, PortForward):
         return (
             packet.direction is not Direction.INBOUND
-            and not _is_mapped_before(policy, rule, packet, moment, sender)
+            and not _is_mapped(policy, rule, packet, moment, sender)
             and number_of(packet.destination) in rule.targets
             and names(with_hairpin(rule, policy.zones), sender)
             and (rule.at is None or is_dialled(rule.at, packet.dialled.address, policy.zones))
         )
     if packet.direction is Direction.FORWARD or not names(rule.source, sender):
+        return False
+    if _is_mapped(policy, rule, packet, moment, sender):
         return False
     if packet.direction is Direction.OUTBOUND:
         # Its way out is known, and what it goes to now is on this host.
@@ -577,29 +584,64 @@ def has_sent(
     return names(rule.destination, to_other) or names(rule.destination, to_self)
 
 
-def _is_mapped_before(
-    policy: Policy, rule: PortForward, packet: Packet, moment: Moment, sender: Machine
+def _is_mapped(
+    policy: Policy,
+    rule: PortForward | Redirect,
+    packet: Packet,
+    moment: Moment,
+    sender: Machine,
 ) -> bool:
-    """Whether a `netmap` above has sent the connection where it goes, for all that is known.
+    """Whether a `netmap` may have sent the connection where it goes, which allows nothing.
 
-    `netmap` only translates. Where a mark decides, that may have been another one.
+    One above has had all that was dialled at its addresses, unless a mark or the time decides.
+    That one, and one below, where it depends on whether the address was this host's, lead each
+    address to the one that it stands for, on the same port.
     """
-    assert packet.dialled is not None
+    if packet.dialled is None or packet.direction is Direction.OUTBOUND:
+        return False
+    dialled, goes_to = number_of(packet.dialled.address), number_of(packet.destination)
+    is_above, port = True, None if packet.ports is None else packet.ports[1]
     for statement in policy.treatments:
         # What is known of a connection may be less than the statement asks for.
         if statement.span == rule.span:
-            return False
+            is_above = False
+        if not isinstance(statement, Netmap):
+            continue
+        (low, high), inner = statement.outer, statement.inner
+        asked = replace(statement.conditions, mark=None, hours=None, until=None)
         if (
-            isinstance(statement, Netmap)
-            and packet.direction is Direction.FORWARD
-            and statement.conditions.mark is None
-            and statement.outer[0] <= number_of(packet.dialled.address) <= statement.outer[1]
-            and statement.inner[0] <= number_of(packet.destination) <= statement.inner[1]
+            low <= dialled <= high
+            and inner[0] <= goes_to <= inner[1]
             and names(statement.on, sender)
-            and meets(statement.conditions, packet, moment)
+            and meets(asked, packet, moment)
         ):
-            return True
+            is_its_own = dialled - low == goes_to - inner[0] and packet.dialled.port == port
+            if is_above and (asked == statement.conditions or is_its_own):
+                return True
+            if not is_above and is_its_own and _depends_on_self(policy, rule, packet):
+                return True
     return False
+
+
+def _depends_on_self(policy: Policy, rule: PortForward | Redirect, packet: Packet) -> bool:
+    """Whether what was dialled is a statement's own for whose address it was, not for itself."""
+    assert packet.dialled is not None
+    if isinstance(rule, Redirect):
+        return not all(
+            isinstance(e, AnyEnd) for one in rule.destination.lists for e in one.elements
+        )
+    if rule.at is None:
+        return True
+    by_address = (
+        replace(
+            one,
+            elements=tuple(e for e in one.elements if not isinstance(e, (SelfEnd, ZoneEnd))),
+        )
+        for one in rule.at.lists
+    )
+    if any(isinstance(e, (SelfEnd, ZoneEnd)) for one in rule.at.lists for e in one.exceptions):
+        return True
+    return not is_dialled(End(tuple(by_address)), packet.dialled.address, policy.zones)
 
 
 REDIRECTED_TO = (ip_network("127.0.0.1/32"), ip_network("::1/128"))
@@ -612,6 +654,10 @@ def new_port(traffic: Traffic, rule: PortForward | Redirect, packet: Packet) -> 
         return port
     low, high = rule.ports
     return low if low == high else low + port - traffic.ports.pairs[0][0]
+
+
+def _keeps_ports(traffic: Traffic, rule: PortForward | Redirect) -> bool:
+    return rule.ports is None or traffic.ports in (None, Ranges((rule.ports,)))
 
 
 def with_hairpin(rule: PortForward, zones: tuple[Zone, ...]) -> End:
@@ -929,6 +975,11 @@ def _sets_with(address: Address, moment: Moment) -> frozenset[str]:
     return frozenset(name for name, held in moment.members.items() if address in held)
 
 
+def _stood_for(policy: Policy, address: Address, moment: Moment) -> Machine:
+    """Whom a proxy stands for: told before routing, by the address alone."""
+    return Machine("", address, sets=_sets_with(address, moment), all_zones=policy.zones)
+
+
 def receiver_of(packet: Packet, moment: Moment) -> Machine:
     group = None
     if any(packet.destination in network for network in MULTICAST):
@@ -978,7 +1029,9 @@ def _answers(end: End, sender: Machine) -> bool:
     Who was addressed by a broadcast or a multicast answers from an address of its own. An end
     that is narrowed to addresses, none of which is a multicast one, was addressed by none.
     """
-    groups = [None, Group.BROADCAST]
+    groups: list[Group | None] = [None]
+    if sender.address.version == 4:
+        groups.append(Group.BROADCAST)
     if all(_may_be_multicast(written) for written in end.lists):
         groups.append(Group.MULTICAST)
     return any(names(end, replace(sender, group=group)) for group in groups)
