@@ -66,8 +66,9 @@ _error(
 _error(
     "misplaced",
     "a statement stands in a block that it cannot stand in",
-    """Blocks of rules (`traffic`, `rules`) hold rules, `use` and further `traffic` blocks. Zones,
-    sets, services, groups of rules, defaults, settings and includes stand outside of blocks.""",
+    """Blocks of rules (`traffic`, `rules`) hold rules, `use` and further `traffic` blocks. What
+    translates or treats packets stands outside of blocks, and so do zones, sets, services, groups
+    of rules, defaults, settings and includes.""",
 )
 _error(
     "stray-brace",
@@ -359,11 +360,47 @@ _error(
 )
 _error(
     "dynamic-set",
-    "a dynamic set as a part of something else",
+    "a set that changes at run time as a part of something else",
     """
-    What a dynamic set holds is known at run time alone, so nothing can be computed from it:
-    neither another set nor a zone's networks. Rules name it as an end (`from banned`, `from
-    any except banned`), and `add source to banned` fills it.
+    What a dynamic set or a list from elsewhere (`resolve`, `url`) holds is known at run time
+    alone, so nothing can be computed from it: neither another set nor a zone's networks. Rules
+    name it as an end (`from banned`, `from any except banned`), and `add source to banned`
+    fills a dynamic one.
+    """,
+)
+_error(
+    "bad-source",
+    "no place where a list can come from",
+    """
+    `set cdn = resolve "cdn.example"` takes names of hosts, `set drop = url "https://…"` URLs of
+    https and http. Both are asked by `policylang refresh`, not when a policy is compiled. What is
+    known beforehand is written out or read from a file of this machine with `file`.
+    """,
+)
+_warning(
+    "plain-http",
+    "a list that comes unprotected",
+    """
+    Over plain http, whoever is on the way can put addresses into the list or keep some out, and
+    with it into the rules. With https the server's certificate is checked.
+    """,
+)
+_error(
+    "not-locked",
+    "addresses from elsewhere that were never asked for",
+    """
+    A policy compiles to the same on every machine and without a network: what names and URLs
+    stand for is read in the lock file beside it, `web.policy.lock`, which `policylang refresh
+    web.policy` writes. Keep it with the policy.
+    """,
+)
+_error(
+    "damaged-lock",
+    "a lock file that cannot be read",
+    """
+    The lock file is JSON that `policylang refresh` writes. A merge of two versions may have left
+    marks in it, or a hand a mistake. Nothing of a damaged one is used: put back an earlier version
+    or delete it and run `policylang refresh`.
     """,
 )
 _error(
@@ -832,10 +869,12 @@ _error(
 )
 _error(
     "no-free-mark",
-    "no bit of the mark is left for a transparent proxy",
+    "no bit of a mark is left for the policy itself",
     """
     Packets for a transparent proxy are routed to this host by a bit of their mark that nothing
-    else in the policy sets or asks for. Here the marks of other statements have all 32.
+    else in the policy sets or asks for. What published machines open for a helper (active FTP)
+    is told by a bit of the connection's mark, which `mark … answers` sets, too. Here the marks of
+    other statements have all 32 bits: one without a mask has.
     """,
 )
 
@@ -859,6 +898,60 @@ _error(
 )
 
 # --- loading --------------------------------------------------------------------------------
+_error(
+    "changed-meanwhile",
+    "what is in force changed after the plan was made",
+    """Between the plan and the load something changed our rules: another apply, or another
+    program. Nothing was loaded, as the plan that was agreed to is no longer what would happen. Run
+    it again to see what would change now.""",
+)
+_error(
+    "not-yet-confirmed",
+    "another change still waits to be confirmed",
+    """A change that was applied with `--confirm` is in force, and will be taken back when its time
+    is over. `policylang confirm` keeps it and `policylang rollback` ends it; then another one can
+    be applied.""",
+)
+_error(
+    "nothing-to-confirm",
+    "there is no change that waits to be confirmed",
+    """Nothing was applied with `--confirm` here, or it was confirmed or taken back already.
+    `policylang status` says what is in force; `--netns` says where to look.""",
+)
+_error(
+    "not-as-rehearsed",
+    "what is loaded is not what was loaded in the rehearsal",
+    """After each load what is in force is listed, and compared with what the same artifact was in
+    a scratch network namespace. They differ, so another program changes these rules at the same
+    time, or the kernel does not do what it says. What was in force before was loaded again.""",
+)
+_error(
+    "nobody-to-ask",
+    "there is a question, and nobody to answer it",
+    """What changes is shown and asked about on a terminal. Standard input is none (or the policy
+    itself comes by it), so programs and pipes say `--yes`.""",
+)
+_warning(
+    "recovered",
+    "an apply was broken off, and is completed or taken back",
+    """A policylang before this one was killed, or the machine lost power, amidst a change. Each
+    step is written down before it is taken; so the change was completed now, or taken back, and
+    the message says which generation is in force.""",
+)
+_warning(
+    "swept",
+    "another program removed a change that waited to be confirmed",
+    """While a change waited to be confirmed, its rules went without a word of ours: `nft flush
+    ruleset` takes everything away, also what was in force before. Nothing is loaded by itself
+    then: `policylang status` says what is in force, `policylang rollback` loads what was.""",
+)
+_warning(
+    "not-confirmed",
+    "a change was taken back as nobody confirmed it",
+    """A change was applied with `--confirm`, and its time was over before `policylang confirm` was
+    run. The kernel itself took it back at that moment; what it left is cleared away now. The
+    generation is kept: `policylang rollback NUMBER` loads it again.""",
+)
 _error(
     "refused-by-kernel",
     "the kernel or its program refuses what a statement compiles to",
@@ -901,6 +994,101 @@ _error(
     """Programs that change iptables rules take turns by a lock (/run/xtables.lock, or
     XTABLES_LOCKFILE), and so do `policylang apply` and `policylang set` in one network
     namespace. Something else held it for too long; nothing was loaded or changed.""",
+)
+_error(
+    "cannot-keep",
+    "what is applied cannot be written down",
+    """Whatever is loaded is kept first, in /var/lib/policylang (or POLICYLANG_STATE): its rules,
+    the policy's text, who applied it and when. So it can be loaded again, and a command that was
+    broken off can be completed. That folder cannot be written to, or its disk is full; nothing
+    was changed.""",
+)
+_error(
+    "no-such-generation",
+    "there is no generation of that number",
+    """Each apply keeps what it loads as a generation, under a number. The last twenty are kept, and
+    those that are in force or loaded at boot. `policylang status` shows them.""",
+)
+_error(
+    "damaged-generation",
+    "a kept generation cannot be used",
+    """Each kept generation tells by checksums whether it is exactly what was written. This one is
+    not: the disk lost something of it, somebody changed it, or a later version of policylang
+    wrote it. It is not loaded, in whole or in part; use another one, or apply the policy again.""",
+)
+_warning(
+    "generation-left-out",
+    "a kept generation is damaged and left out",
+    """Each kept generation tells by checksums whether it is exactly what was written. This one is
+    not, so it is as if it was not there: the one before it is used. Its folder can be deleted.""",
+)
+_error(
+    "damaged-state",
+    "what is in force is not known",
+    """The file state.json in /var/lib/policylang tells which generation is in force, which is not
+    confirmed, and what was broken off halfway. It cannot be read, or is not what was written.
+    Nothing is taken for granted then, and nothing is changed until it is moved away.""",
+)
+_error(
+    "not-saved-for-boot",
+    "a generation is in force that a boot will not load",
+    """The rules are in force, but the place from which the service loads them at boot, or the files
+    in /etc that go with them, could not be written: after a reboot, what was confirmed before
+    is loaded. The help line says what could not be written.""",
+)
+_warning(
+    "operator-shut-out",
+    "whoever applies the policy over SSH could not come in again",
+    """The policy denies a new connection from where your own SSH connection comes from to the port
+    that it goes to, or may deny it: an address set or a mark decides. The connection that is open
+    goes on as it is, but once it is lost there is no way back. `apply --confirm 60s` takes an
+    unconfirmed change back by itself.""",
+)
+_error(
+    "panic-in-tunnel",
+    "closing everything would close the tunnel that SSH comes through",
+    """`policylang panic` leaves nothing open but SSH from where you are. Your connection comes
+    through a tunnel, whose packets between its two ends are no SSH and would be dropped: you
+    would be shut out. Nothing was changed.""",
+)
+_error(
+    "flows-unknown",
+    "which connections are open cannot be read",
+    """With `on-reload cut`, or `apply --flows cut`, connections end that the new policy lets no
+    packet begin. The kernel was asked which are open and did not say: it has no connection tracking,
+    or the answer was refused. The rules are not touched by this; what is open stays open.""",
+)
+_error(
+    "flows-not-cut",
+    "connections that are to end could not be ended",
+    """With `on-reload cut`, or `apply --flows cut`, connections end that the new policy lets no
+    packet begin. The kernel refused to forget them, or the setting could not be changed by which
+    it takes up connections again in their midst. The new rules are in force for everything that
+    begins from now on; what was open may go on.""",
+)
+_warning(
+    "nothing-confirmed",
+    "the service is installed, and there is nothing that it could load",
+    """`policylang install-service` lets a boot load what was confirmed last: what `policylang
+    apply` loaded with `--yes`, or `policylang confirm` kept. Nothing was yet, so a boot loads
+    nothing, and closes nothing either. From the first confirmation on, a boot that cannot load
+    what was confirmed closes the machine.""",
+)
+_error(
+    "cannot-arm",
+    "nothing here would take a change back that nobody confirms",
+    """A change that is not confirmed in time is taken back by the kernel alone: elements of sets that
+    time out choose between the old rules and the new ones. For iptables that takes the program
+    `ipset`, and ipsets of type `list:set` and the match `set` in the kernel; one of these is
+    missing. A change of the target, or of iptables' flavour, cannot be taken back in this way
+    either. Nothing was changed; `policylang apply --yes` loads without the safety.""",
+)
+_error(
+    "too-late",
+    "what was to be confirmed is no longer in force",
+    """A change that is not confirmed in time is taken back by the kernel, and that has happened: what
+    was in force before is in force again. Apply the policy anew, and confirm it sooner or
+    give it more time.""",
 )
 _error(
     "not-restored",
@@ -972,7 +1160,8 @@ _warning(
     """Docker and Podman forward the ports that they publish: packets to them are translated before
     they are sorted into those for this host and those for others, and are forwarded. Rules
     about `self` (`inbound`) do not meet them, neither those that allow nor those that deny; the
-    rules from one zone to another do, and `default forward`. To govern them by the port and
+    rules from one zone to another do, and `default forward`: where none of these lets packets
+    out by an interface that no zone names, nobody reaches such a port. To govern them by the port and
     address that the client dialled, say so: `allow http from wan to published`, `deny all from
     wan to published`.""",
 )
@@ -1003,6 +1192,15 @@ _error(
     65535`). Nothing was added. Addresses leave when their time is over, by `policylang set delete`
     and by `policylang set flush`; a larger `size` in the policy takes effect when it is
     applied, and the set keeps what is in it.""",
+)
+_warning(
+    "source-failed",
+    "a source of addresses gave none",
+    """
+    A name or a URL could not be asked, answered with an error, with what is no list of addresses,
+    or with none at all. What the lock file had of it stays, in the kernel too, and the other
+    sources are refreshed. The exit status is 1.
+    """,
 )
 _error(
     "cannot-write",

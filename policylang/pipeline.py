@@ -14,14 +14,17 @@ from pathlib import Path
 from policylang.backends import NATIVE_CHAINS, backend
 from policylang.backends.base import Artifact
 from policylang.diagnostics import Report
-from policylang.ir.ruleset import Ruleset
+from policylang.ir.ruleset import ListedSet, Ruleset
 from policylang.ir.verify import verify
+from policylang.lower.address_tests import listed_set
 from policylang.lower.stateful import DIRECTIONS, lower
 from policylang.model.check import check
+from policylang.model.lists import listed_set as read_list
 from policylang.model.resolve import resolve
 from policylang.model.types import Direction
 from policylang.optimise import optimise
 from policylang.syntax.loader import NO_PARAMETERS, load, load_text
+from policylang.syntax.tree import SetDecl
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,23 @@ def ruleset_of(
         return None
     ruleset = optimise(ruleset, report)
     return None if report.has_errors else ruleset
+
+
+def lists_of(
+    policy: Path, report: Report, *, parameters: Mapping[str, str] = NO_PARAMETERS
+) -> tuple[ListedSet, ...] | None:
+    """The lists from elsewhere that a policy declares, used or not, without their addresses.
+
+    They are read off the declarations, so that what is not locked yet can be asked for. None where
+    there are errors in what was read.
+    """
+    loaded = load(policy, report, parameters)
+    lists = [
+        listed_set(read_list(declaration, declaration.listed, None, report))
+        for declaration in loaded.statements
+        if isinstance(declaration, SetDecl) and declaration.listed is not None
+    ]
+    return None if report.has_errors else tuple(lists)
 
 
 def native_chains() -> dict[str, dict[str, Direction]]:

@@ -31,6 +31,14 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """What tests apply is recorded in a folder of their own, and never in the machine's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POLICYLANG_STATE", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Golden:
     """The comparison with golden files; with `--update-golden` it writes them instead."""

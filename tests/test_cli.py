@@ -21,6 +21,7 @@ from policylang.cli.render import WIDEST, Renderer, as_json, summary
 from policylang.cli.visible import visible
 from policylang.codes import CODES
 from policylang.diagnostics import Diagnostic, Label, Report
+from policylang.ir.ruleset import Ruleset
 from policylang.source import SourceFile, Span
 
 GOOD = "zone wan { interface eth0 }\nallow http inbound from wan\n"
@@ -537,10 +538,10 @@ def test_apply_takes_parameters_too(
     def load(artifact: Artifact, *_: object, **__: object) -> None:
         loaded.append(artifact)
 
-    monkeypatch.setattr("policylang.apply.transaction.apply", load)
-    assert main(["apply", str(path), "-D", "wan=ens3"]) == 1
+    monkeypatch.setattr("policylang.apply.guard.plan", load)
+    assert main(["apply", "--yes", str(path), "-D", "wan=ens3"]) == 1
     assert 'iifname "ens3"' in loaded[0].files[0].text
-    assert main(["apply", str(path)]) == 1
+    assert main(["apply", "--yes", str(path)]) == 1
     assert len(loaded) == 1 and "[parameter-unset]" in capsys.readouterr().err
 
 
@@ -585,14 +586,14 @@ def test_nothing_is_written_beside_an_error(
 ) -> None:
     """Whatever the compiler hands over, an error in the report keeps it from being written."""
 
-    def half(source: Path, target: str, report: Report, **_: object) -> Artifact:
+    def half(ruleset: Ruleset, target: str, report: Report) -> Artifact:
         report.add("unsupported", "nft cannot do this", None)
         return Artifact("nft", (OutputFile("policylang.nft", "half of it\n", ((),)),))
 
-    monkeypatch.setattr(pipeline, "compile_policy", half)
+    monkeypatch.setattr(pipeline, "artifact_of", half)
     assert main(["compile", str(policy)]) == 1
     assert capsys.readouterr().out == ""
-    assert main(["apply", str(policy)]) == 3
+    assert main(["apply", "--yes", str(policy)]) == 3
 
 
 def test_compile_as_json_keeps_standard_output_for_the_rules(
@@ -777,7 +778,7 @@ def test_a_mistake_of_ours_says_so(
         raise AssertionError("the last rule decides\nand so on")
 
     monkeypatch.setattr(pipeline, "ruleset_of", fail)
-    monkeypatch.setattr("policylang.apply.transaction.apply", fail)
+    monkeypatch.setattr("policylang.apply.guard.plan", fail)
     assert main([command, str(policy)]) == 3
     said = capsys.readouterr()
     assert said.out == ""

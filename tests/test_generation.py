@@ -13,8 +13,10 @@ from policylang.apply.generation import (
     Table,
     read,
     replacement,
-    replacement_in_steps,
     rules_file,
+)
+from policylang.apply.xtables_steps import (
+    replacement_in_steps,
 )
 
 LISTING = """\
@@ -126,15 +128,17 @@ def test_both_filters_hold_while_other_tables_change() -> None:
 
 
 def test_a_copy_that_was_left_behind_goes_too() -> None:
-    """Of a replacement that was interrupted; what is ours besides goes with its own table."""
+    """Of a replacement that was interrupted: it judges to the end, so the new one's name is free.
+
+    What is ours besides goes with its own table.
+    """
     jumps = (Jump("INPUT", 1, "-j policylang-ahead-3"), Jump("FORWARD", 1, "-j policylang-treat"))
     chains = ("policylang-treat", "policylang-ahead-3")
     mangle = Table("mangle", chains, ("-A policylang-ahead-3 -j DROP",), jumps, frozenset())
     lines = [line.text for line in replacement_in_steps(TRANSLATED, (FILTER, mangle))]
     last = lines[len(lines) - lines[::-1].index("*mangle") - 1 :]
     assert [line for line in last if line.startswith("-D")] == [
-        "-D INPUT -j policylang-ahead-3",
-        "-D INPUT -j policylang-ahead-1",
+        "-D INPUT -j policylang-ahead-5",
     ]
     assert "-X policylang-ahead-3" in last and "-X policylang-treat" not in last
     inner = lines[len(COPY) : -len(last)]

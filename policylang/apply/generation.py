@@ -1,41 +1,29 @@
 """What is ours among the iptables rules of one family: read, replaced and put back, as text.
 
-Ours are the chains named `policylang-…` and the rules of built-in chains that lead to them;
-iptables-save(8) prints them, iptables-restore(8) takes them. All else is foreign and appears
-in nothing that this module writes. It runs no program.
+Ours are the chains named `policylang-…`, those named `policylang+…` of a generation that is not
+confirmed yet, and the rules of built-in chains that lead to them; iptables-save(8) prints them,
+iptables-restore(8) takes them. All else is foreign and appears in nothing that this module writes.
+It runs no program.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from policylang.apply.loaded import Count
 from policylang.backends.iptables.names import PREFIX
-from policylang.backends.iptables.places import PLACES
-from policylang.ir.stages import Path, Stage
 
-# Our chains, by their table, of stages that the filter relies on or that rely on it. A helper is
-# not among them: with whatever helper a connection has, a filter lets no more pass than its
-# ruleset does.
-RELATED = frozenset(
-    (place.table, PREFIX + place.ours)
-    for (stage, _), place in PLACES.items()
-    if stage not in (Stage.FILTER, Stage.ASSIGN_HELPER)
-)
-FILTERS = {
-    PREFIX + place.ours: place.chain
-    for (stage, path), place in PLACES.items()
-    if stage is Stage.FILTER and path in (Path.INPUT, Path.FORWARD)
-}
-AHEAD = f"{PREFIX}ahead-"
+PENDING = "policylang+"  # as long as the other: a name that fits with one fits with both
+OURS = (PREFIX, PENDING)
 
-# The chain that a rule stands in or leads to; and quoted texts, in which nothing is a name.
-_CHAIN = re.compile(r'"(?:[^"\\]|\\.)*"|(?<=-[Ajg] )\S+')
-# Quoted texts, and the end of a rule from its target on.
-_END = re.compile(r'"(?:[^"\\]|\\.)*"|(?<= )-[jg] (?P<target>\S+).*')
+# The copies of filters in mangle, of which `xtables_steps` tells.
+COPIES = (f"{PREFIX}ahead-", f"{PENDING}ahead-")
+
+_COUNT = re.compile(r"\[(\d+):(\d+)\] ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +33,12 @@ class Jump:
     chain: str
     position: int
     rule: str
+    count: Count | None = field(default=None, compare=False)
+
+    @property
+    def leads_to(self) -> str:
+        """The chain of ours."""
+        return target(self.rule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +46,7 @@ class Table:
     """What is ours in one table.
 
     `rules` are `-A` lines, `held` the chains of ours to which a foreign chain leads: they can
-    be emptied but not deleted.
+    be emptied but not deleted. `counts` are what the rules counted, where the listing says so.
     """
 
     name: str
@@ -60,6 +54,7 @@ class Table:
     rules: tuple[str, ...]
     jumps: tuple[Jump, ...]
     held: frozenset[str]
+    counts: tuple[Count | None, ...] = field(default=(), compare=False)
 
 
 Generation = tuple[Table, ...]
@@ -67,14 +62,20 @@ Generation = tuple[Table, ...]
 
 @dataclass(frozen=True, slots=True)
 class InputLine:
-    """A line for iptables-restore; `number` is its line in the artifact's file, from 1."""
+    """A line for iptables-restore; `number` is its line in the artifact's file, from 1.
+
+    A rule begins with a `count`, where it has one.
+    """
 
     text: str
     number: int | None = None
+    count: Count | None = None
 
 
 def read(listing: str) -> Generation:
-    """What is ours in the output of iptables-save; tables that hold nothing of ours are left out.
+    """What is ours in what iptables-save prints; tables that hold nothing of ours are left out.
+
+    With its option `-c` come the counts.
 
     Raises ValueError where the listing is cut off.
     """
@@ -98,41 +99,85 @@ def _table(block: Sequence[str]) -> Table:
     chains: list[str] = []
     built_in: set[str] = set()
     rules: list[str] = []
+    counts: list[Count | None] = []
     jumps: list[Jump] = []
     held: set[str] = set()
     length: dict[str, int] = {}
-    for line in block[1:]:
-        if line.startswith(":"):
-            chain, policy, *_ = line[1:].split()
-            if chain.startswith(PREFIX):
+    for printed in block[1:]:
+        if printed.startswith(":"):
+            chain, policy, *_ = printed[1:].split()
+            if chain.startswith(OURS):
                 chains.append(chain)
             elif policy != "-":
                 built_in.add(chain)
             continue
+        counted = _COUNT.match(printed)
+        count = Count(int(counted[1]), int(counted[2])) if counted else None
+        line = printed[counted.end() :] if counted else printed
         chain = line.split(" ", 2)[1]
         length[chain] = length.get(chain, 0) + 1
-        target = _target(line)
-        if chain.startswith(PREFIX):
+        leads_to = target(line)
+        if chain.startswith(OURS):
             rules.append(line)
-        elif target and chain in built_in:
-            jumps.append(Jump(chain, length[chain], line.removeprefix(f"-A {chain} ")))
-        elif target:
-            held.add(target)
-    return Table(name, tuple(chains), tuple(rules), tuple(jumps), frozenset(held))
+            counts.append(count)
+        elif leads_to and chain in built_in:
+            jumps.append(Jump(chain, length[chain], line.removeprefix(f"-A {chain} "), count))
+        elif leads_to:
+            held.add(leads_to)
+    return Table(
+        name, tuple(chains), tuple(rules), tuple(jumps), frozenset(held), counts=tuple(counts)
+    )
 
 
-def _target(rule: str) -> str:
+def target(rule: str) -> str:
     """The chain of ours that a rule leads to, or an empty text."""
-    if PREFIX not in rule:
+    if not any(prefix in rule for prefix in OURS):
         return ""  # of the thousands of rules that others may have, nearly all
     try:
         words = shlex.split(rule)
     except ValueError:  # an extension that does not close its quotes
         words = rule.split()
     for option, value in pairwise(words):
-        if option in ("-j", "-g") and value.startswith(PREFIX):
+        if option in ("-j", "-g") and value.startswith(OURS):
             return value
     return ""
+
+
+def with_counts(
+    lines: Iterable[InputLine], rules: str, listed: Generation
+) -> tuple[InputLine, ...]:
+    """Lines of `rules` with the counts of `listed`, which is what the kernel makes of `rules`.
+
+    Where the kernel made several rules of a line, that chain's rules begin anew.
+    """
+    counts: dict[int | None, Count | None] = {}
+    there = {table.name: table for table in listed}
+    for block in blocks_of(rules):
+        table = there.get(block[0].text.removeprefix("*"))
+        if table is None:
+            continue
+        counted: dict[str, list[Count | None]] = {}
+        for rule, count in zip(table.rules, table.counts, strict=False):
+            counted.setdefault(rule.split(" ", 2)[1], []).append(count)
+        written: dict[str, list[int | None]] = {}
+        jumps = {(jump.chain, jump.leads_to): jump.count for jump in table.jumps}
+        for line in block:
+            if line.text.startswith("-A "):
+                written.setdefault(line.text.split(" ", 2)[1], []).append(line.number)
+            elif line.text.startswith("-I "):
+                counts[line.number] = jumps.get((line.text.split(" ", 2)[1], target(line.text)))
+        for chain, numbers in written.items():
+            if len(numbers) == len(counted.get(chain, ())):
+                counts.update(zip(numbers, counted[chain], strict=True))
+    return tuple(
+        line if line.number is None or _is_of_copy(line) else replace(line, count=found)
+        for line in lines
+        for found in [counts.get(line.number)]
+    )
+
+
+def _is_of_copy(line: InputLine) -> bool:
+    return line.text.startswith(tuple(f"-A {prefix}" for prefix in COPIES))
 
 
 def rules_file(generation: Generation) -> str:
@@ -156,49 +201,19 @@ def replacement(rules: str, before: Generation) -> tuple[InputLine, ...]:
     before is no more open than the new ruleset, and the reverse could be. Where all goes away, it
     goes last.
     """
-    return _in_one_text(_replacing(rules, before, filter_first=bool(rules)))
+    return in_one_text(replacing(rules, before, filter_first=bool(rules)))
 
 
-def replacement_in_steps(rules: str, before: Generation) -> tuple[InputLine, ...]:
-    """The same where `before` is in force, and packets come by between the commits.
-
-    A new filter with old translations or marks may let pass what neither ruleset does, and so may
-    an old filter with new ones: each has addresses, ports and marks from the other that its own
-    ruleset would never have shown it. So both filters hold at once while all other tables change,
-    and a packet passes only where both let it pass. For what arrives and what is forwarded, the new
-    one is first copied into mangle, whose chains are read before those of filter: a verdict there
-    to accept ends mangle alone. Then come all other tables, then the new filter itself, and at last
-    the copy goes. What only one of the rulesets allows is kept back for that moment.
-
-    This host's own packets are translated behind mangle, where no copy could judge them; until the
-    new filter is there, the old one alone does.
-
-    Not for `--test`, which would not find in the kernel what the first commits did.
-    """
-    blocks = list(_blocks(rules))
-    beside = _filter_beside(blocks)
-    if not before or not beside or not _has_related(blocks, before):
-        return replacement(rules, before)
-    # A replacement that was interrupted may have left its copy.
-    rest, left = _without_copies(before)
-    first = [InputLine("*mangle"), *beside, InputLine("COMMIT")]
-    last = [InputLine("*mangle"), InputLine("COMMIT")]
-    copies = {"mangle": _joined(left, first)}
-    return _in_one_text(
-        (first, *_replacing(rules, rest, filter_first=False), _merged(last, copies))
-    )
-
-
-def _in_one_text(blocks: Iterable[Iterable[InputLine]]) -> tuple[InputLine, ...]:
+def in_one_text(blocks: Iterable[Iterable[InputLine]]) -> tuple[InputLine, ...]:
     return tuple(line for block in blocks for line in block)
 
 
-def _replacing(rules: str, before: Generation, *, filter_first: bool) -> list[list[InputLine]]:
+def replacing(rules: str, before: Generation, *, filter_first: bool) -> list[list[InputLine]]:
     there = {table.name: table for table in before}
-    blocks = [_merged(block, there) for block in _blocks(rules)]
+    blocks = [merged(block, there) for block in blocks_of(rules)]
     named = {block[0].text.removeprefix("*") for block in blocks}
     blocks += [
-        _merged([InputLine(f"*{table.name}"), InputLine("COMMIT")], there)
+        merged([InputLine(f"*{table.name}"), InputLine("COMMIT")], there)
         for table in before
         if table.name not in named
     ]
@@ -206,102 +221,8 @@ def _replacing(rules: str, before: Generation, *, filter_first: bool) -> list[li
     return blocks
 
 
-def _has_related(blocks: Iterable[Sequence[InputLine]], before: Generation) -> bool:
-    """Whether there is, or is to be, anything besides filters that a filter has to do with."""
-    new = {
-        (block[0].text.removeprefix("*"), line.text[1:].split()[0])
-        for block in blocks
-        for line in block
-        if line.text.startswith(":")
-    }
-    old = {(table.name, chain) for table in before for chain in table.chains}
-    return not RELATED.isdisjoint(new | old)
-
-
-def _filter_beside(blocks: Iterable[Sequence[InputLine]]) -> list[InputLine]:
-    """The new filter of what arrives and is forwarded, as lines for mangle; or nothing.
-
-    What it does beside deciding is left to the filter itself, and a packet is refused without a
-    word, which mangle has no target for.
-    """
-    block = next((block for block in blocks if block[0].text == "*filter"), ())
-    bodies: dict[str, list[InputLine]] = {}
-    for line in block:
-        if line.text.startswith("-A "):
-            bodies.setdefault(line.text.split(" ", 2)[1], []).append(line)
-        elif line.text.startswith(":"):
-            bodies.setdefault(line.text[1:].split()[0], [])
-    wanted = [chain for chain in bodies if chain in FILTERS]
-    entries = len(wanted)
-    for chain in wanted:
-        found = (_target(line.text) for line in bodies[chain])
-        wanted += dict.fromkeys(t for t in found if t in bodies and t not in wanted)
-    names = {chain: f"{AHEAD}{number}" for number, chain in enumerate(wanted, 1)}
-    return [
-        *(InputLine(f":{name} - [0:0]") for name in names.values()),
-        # Behind all others: what they do to packets, they do before the filter sees them.
-        *(InputLine(f"-A {FILTERS[chain]} -j {names[chain]}") for chain in wanted[:entries]),
-        *(
-            InputLine(copied, line.number)
-            for chain in wanted
-            for line in bodies[chain]
-            if (copied := _copied(line.text, names))
-        ),
-    ]
-
-
-def _copied(rule: str, names: Mapping[str, str]) -> str:
-    """A rule of filter as one of mangle; or nothing, where it decides nothing."""
-    renamed = _CHAIN.sub(lambda found: names.get(found[0], found[0]), rule)
-    for found in _END.finditer(renamed):
-        match found["target"]:
-            case None:
-                continue
-            case "ACCEPT" | "DROP" | "RETURN":
-                return renamed
-            case "REJECT":
-                return f"{renamed[: found.start()]}-j DROP"
-            case target if target.startswith(AHEAD):
-                return renamed
-            case _:
-                return ""
-    return ""
-
-
-def _without_copies(before: Generation) -> tuple[Generation, Table | None]:
-    """What is there less the copies of a filter in mangle, and these by themselves."""
-    rest: list[Table] = []
-    left: Table | None = None
-    for table in before:
-        copies = tuple(chain for chain in table.chains if chain.startswith(AHEAD))
-        if not copies:
-            rest.append(table)
-            continue
-        kept = tuple(chain for chain in table.chains if chain not in copies)
-        of_copies = tuple(jump for jump in table.jumps if _target(f"-A {jump.rule}") in copies)
-        jumps = tuple(jump for jump in table.jumps if jump not in of_copies)
-        left = Table(table.name, copies, (), of_copies, table.held)
-        rest.append(Table(table.name, kept, table.rules, jumps, table.held))
-    return tuple(rest), left
-
-
-def _joined(before: Table | None, block: Sequence[InputLine]) -> Table:
-    """What is there of the copies once `block` is committed as well."""
-    chains = [line.text[1:].split()[0] for line in block if line.text.startswith(":")]
-    jumps = [
-        Jump(chain, 0, rule)
-        for line in block
-        if line.text.startswith("-A ")
-        for _, chain, rule in [line.text.split(" ", 2)]
-        if chain in FILTERS.values()
-    ]
-    if before is None:
-        return Table("mangle", tuple(chains), (), tuple(jumps), frozenset())
-    all_chains = tuple(dict.fromkeys((*before.chains, *chains)))
-    return Table(before.name, all_chains, (), (*before.jumps, *jumps), before.held)
-
-
-def _blocks(rules: str) -> Iterator[list[InputLine]]:
+def blocks_of(rules: str) -> Iterator[list[InputLine]]:
+    """The tables of a rules file, each from its name to its `COMMIT`."""
     block: list[InputLine] = []
     for number, text in enumerate(rules.splitlines(), start=1):
         if text and not text.startswith("#"):
@@ -312,7 +233,7 @@ def _blocks(rules: str) -> Iterator[list[InputLine]]:
     assert not block, "a rules file ends in COMMIT"
 
 
-def _merged(block: list[InputLine], there: dict[str, Table]) -> list[InputLine]:
+def merged(block: list[InputLine], there: dict[str, Table]) -> list[InputLine]:
     """A table's block with the removal of what is there of ours worked in."""
     before = there.get(block[0].text.removeprefix("*"))
     if before is None:

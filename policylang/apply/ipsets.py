@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from policylang.apply import live_ipsets, programs
+from policylang.apply.generation import OURS
 from policylang.apply.livesets import LiveSet, by_identity, lacking
 from policylang.apply.programs import Finished
 from policylang.apply.refusal import report_refusal
@@ -64,8 +65,10 @@ def put_back(before: Saved, report: Report) -> bool:
         return False
     were, changed = by_identity(live_sets(before)), _changed(before, now)
     is_anew = live_ipsets.made_as_declared(changed, were, report)
-    lines: list[str] = []
+    lines = [f"destroy {ASIDE}\n"] if ASIDE in now else []  # of a load that was interrupted
     for name, listing in before.items():
+        if name == ASIDE:
+            continue
         if name not in now:
             lines.append(listing)
         elif _is_filled_by_packets(listing):
@@ -106,21 +109,44 @@ def live_sets(sets: Saved) -> tuple[LiveSet, ...]:
     return live_ipsets.dynamic_sets("".join(sets.values()))
 
 
-def destroy_others(kept: Collection[str], report: Report) -> None:
-    """Destroy the sets of ours that are not in `kept` and that no rule uses any more.
+def swapped_in(name: str, listing: str, there: Collection[str]) -> tuple[str, ...]:
+    """The commands that give a set the elements of `listing`, all at once.
 
-    Reports `left-behind` for what cannot be destroyed. Without ipset there is nothing to do.
+    `listing` is what `ipset save` shows of a set of any name, `there` the sets that there are.
+    """
+    other = listing.split(" ", 2)[1]
+    return (
+        *([f"destroy {ASIDE}"] if ASIDE in there else ()),  # of a load that was interrupted
+        *re.sub(rf"(?m)^(create|add) {re.escape(other)} ", rf"\1 {ASIDE} ", listing).splitlines(),
+        f"swap {name} {ASIDE}",
+        f"destroy {ASIDE}",
+    )
+
+
+def destroy(names: Iterable[str], awaited: Collection[str], report: Report) -> None:
+    """Destroy sets; those in `awaited` are used by nothing, at once or in a moment.
+
+    Others may be in use by the rules of another flavour, and stay then. Reports `left-behind`.
     """
     give_up = time.monotonic() + PATIENCE_S
-    for name in _names(Report()) or ():
-        if name in kept:
-            continue
+    for name in names:
         while (finished := _ipset(report, "destroy", name)) is not None and not finished.ok:
+            if name not in awaited:
+                break
             if time.monotonic() > give_up:
                 message = f"cannot destroy the ipset `{name}` of an earlier apply"
                 report.add("left-behind", message, None, help=finished.words)
                 break
             time.sleep(0.02)
+
+
+def destroy_others(kept: Collection[str], report: Report) -> None:
+    """Destroy the sets of ours that are not in `kept` and that no rule uses any more.
+
+    Reports `left-behind` for what cannot be destroyed. Without ipset there is nothing to do.
+    """
+    others = [name for name in _names(Report()) or () if name not in kept]
+    destroy(others, others, report)
 
 
 def made_by(file: OutputFile | None) -> frozenset[str]:
@@ -142,7 +168,7 @@ def _names(report: Report) -> tuple[str, ...] | None:
     if not finished.ok:
         report.add("loading-failed", "cannot list the ipsets", None, help=finished.words)
         return None
-    return tuple(sorted(n for n in finished.stdout.split() if n.startswith(PREFIX)))
+    return tuple(sorted(n for n in finished.stdout.split() if n.startswith(OURS)))
 
 
 def _ipset(report: Report, *arguments: str, stdin: str = "") -> Finished | None:

@@ -14,10 +14,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from policylang.apply.holder import holder
 from policylang.diagnostics import Report, did_you_mean
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
@@ -25,10 +26,12 @@ NAMESPACES = Path("/run/netns")  # ip-netns(8)
 
 OWN_NAMESPACE = Path("/proc/thread-self/ns/net")
 OWN_STATUS = Path("/proc/thread-self/status")
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # random(4)
 CAP_NET_ADMIN = 12  # linux/capability.h
 
 PATIENCE_S = 60.0  # others change what is ours for as long as an apply takes them
 LOOK_S = 0.02
+SAY_AFTER_S = 0.5  # a `set add` is over by then
 
 T = TypeVar("T")
 
@@ -65,33 +68,94 @@ def in_netns(name: str | None, work: Callable[[], T], report: Report) -> T | Non
         os.close(descriptor)
 
 
+def boot_id() -> str:
+    """What tells this run of the machine from all others."""
+    return BOOT_ID.read_text().strip()
+
+
+def namespace() -> int:
+    """The number of this thread's namespace, which no other has while it is there."""
+    return OWN_NAMESPACE.stat().st_ino
+
+
+def own_name() -> str | None:
+    """What ip-netns(8) calls this thread's namespace; None where it has no name."""
+    own = OWN_NAMESPACE.stat()
+    try:
+        paths = sorted(NAMESPACES.iterdir())
+    except OSError:
+        return None
+    for path in paths:
+        with suppress(OSError):
+            found = path.stat()
+            if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
+                return path.name
+    return None
+
+
+def is_same(boot: str, number: int) -> bool:
+    """Whether that namespace, of that run of the machine, is this thread's."""
+    return (boot, number) == (boot_id(), namespace())
+
+
 @contextmanager
-def alone(report: Report) -> Iterator[bool]:
+def alone(report: Report, waiting: Callable[[str], None] | None = None) -> Iterator[bool]:
     """Whether this thread has its namespace to itself, among all who ask for it so.
 
-    The lock is on the namespace's own file: it leaves nothing behind and ends with the process.
-    Where another holds it for too long, `lock-held` is reported.
+    The lock is on the namespace's own file: it leaves nothing behind and ends with the process
+    and the last program that it started meanwhile (`locks`). Where another holds it, `waiting` is
+    told soon, and once, who that is; where it does so for too long, `lock-held` is reported.
     """
     descriptor = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+    before = locks()
     try:
-        yield _is_locked(descriptor, report)
+        is_locked = _is_locked(descriptor, report, waiting)
+        _OWN.locks = (*before, descriptor) if is_locked else before
+        yield is_locked
     finally:
+        _OWN.locks = before
         os.close(descriptor)
 
 
-def _is_locked(descriptor: int, report: Report) -> bool:
-    give_up = time.monotonic() + PATIENCE_S
+_OWN = threading.local()
+
+
+def locks() -> tuple[int, ...]:
+    """The descriptors of the locks that this thread holds.
+
+    A program that has them goes on holding the locks if this process is killed: nobody else
+    begins before it, too, has ended.
+    """
+    held: tuple[int, ...] = getattr(_OWN, "locks", ())
+    return held
+
+
+def _is_locked(
+    descriptor: int, report: Report, waiting: Callable[[str], None] | None = None
+) -> bool:
+    began = time.monotonic()
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > give_up:
+            waited = time.monotonic() - began
+            if waited > PATIENCE_S:
                 message = f"another policylang has been at work here for {PATIENCE_S:.0f} seconds"
-                report.add("lock-held", message, None)
+                who = _who_holds(descriptor)
+                report.add("lock-held", message + who, None, help="nothing was changed")
                 return False
+            if waiting is not None and waited > SAY_AFTER_S:
+                waiting(f"waiting for another policylang{_who_holds(descriptor)}")
+                waiting = None
             time.sleep(LOOK_S)
         else:
             return True
+
+
+def _who_holds(descriptor: int) -> str:
+    """Who holds the lock, as the end of a sentence; empty where that is not seen here."""
+    found = holder(descriptor)
+    return "" if found is None else f": {found.text}"
 
 
 def may_change(report: Report) -> bool:

@@ -1,6 +1,6 @@
 """The only module that imports nftables: a script of its own that hands one file to libnftables.
 
-`python -I libnftables.py FILE` behaves as `nft -f FILE` does (same output, same status) and
+`python -I libnftables.py FILE` behaves as `nft -a -f FILE` does (same output, same status) and
 ends with `UNAVAILABLE`, with nothing done, where libnftables or its Python module is missing.
 
 It is a process of its own because libnftables may call exit(), and because a context crashes
@@ -31,6 +31,7 @@ def main(file: str) -> int:
         return UNAVAILABLE
     try:
         nft = module.Nftables()
+        nft.set_handle_output(True)
         carry_out = nft.cmd_from_file
     except (
         OSError,

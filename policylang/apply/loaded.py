@@ -6,6 +6,7 @@ both of this form, made by the same tool: where they are equal, the same is load
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -40,11 +41,15 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class KernelSet:
-    """A set or map; `elements` are None where packets fill it: they are not ours to compare."""
+    """A set or map; `elements` are None where packets fill it: they are not ours to compare.
+
+    `counts` are what its elements counted, where they count.
+    """
 
     place: str
     head: str
     elements: frozenset[str] | None
+    counts: Mapping[str, Count] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from policylang.apply import libnftables, programs
 from policylang.apply.livesets import LiveSet, LiveSets
+from policylang.apply.nft_listing import Table, bare
+from policylang.apply.nft_listing import read as read_listing
+from policylang.apply.nft_pending import PENDING_TABLE, Tables
 from policylang.apply.nft_text import Replacement, dynamic_sets, replacement
 from policylang.apply.programs import Finished
 from policylang.apply.refusal import report_refusal
@@ -36,13 +39,38 @@ def load(artifact: Artifact, report: Report, listing: str, carried: LiveSets) ->
     and `loading-failed`.
     """
     (script,) = artifact.files
-    loaded = replacement(script.text, listing, carried)
+    return load_as(script, replacement(script.text, listing, carried), report)
+
+
+def load_as(script: OutputFile, loaded: Replacement, report: Report) -> bool:
+    """Carry out what stands for a script; reports as `load` does, at the script's lines."""
     finished = _carry_out(loaded.text, report)
     if finished is None:
         return False
     if not finished.ok:
         _report_errors(script, loaded, finished, report)
     return finished.ok
+
+
+def tables_of_ours(report: Report) -> Tables | None:
+    """Our table and that of a pending generation, with handles.
+
+    None, and `loading-failed`, where one is there and cannot be read.
+    """
+    there = tables()
+    found: dict[str, Table] = {}
+    for name in (TABLE, PENDING_TABLE):
+        if name in there:
+            # One by one: nft 1.0.6 reads but the last of several tables that are asked for.
+            finished = _carry_out(f"list table {name}\n", report)
+            if finished is None or not finished.ok:
+                words = finished.words if finished is not None else None
+                report.add(
+                    "loading-failed", f"cannot read the nft table `{name}`", None, help=words
+                )
+                return None
+            (found[name],) = read_listing(finished.stdout)
+    return Tables(found.get(TABLE), found.get(PENDING_TABLE))
 
 
 def listing(report: Report) -> str | None:
@@ -52,7 +80,7 @@ def listing(report: Report) -> str | None:
     """
     finished = _carry_out(f"list table {TABLE}\n", Report())
     if finished is not None and finished.ok:
-        return finished.stdout
+        return bare(finished.stdout)
     if not is_loaded():
         return ""
     words = finished.words if finished is not None else None
@@ -85,22 +113,22 @@ def is_loaded() -> bool:
 def tables() -> frozenset[str]:
     """The tables in this thread's namespace, as in `inet policylang`; none without nft."""
     finished = _carry_out("list tables\n", Report())
-    lines = finished.stdout.splitlines() if finished is not None and finished.ok else ()
+    lines = bare(finished.stdout).splitlines() if finished is not None and finished.ok else ()
     return frozenset(line.removeprefix("table ") for line in lines)
 
 
 def listing_of(table: str) -> str:
     """A table of others as nft shows it; empty where it cannot be read."""
     finished = _carry_out(f"list table {table}\n", Report())
-    return finished.stdout if finished is not None and finished.ok else ""
+    return bare(finished.stdout) if finished is not None and finished.ok else ""
 
 
-def remove(report: Report) -> bool:
-    """Delete our table; False, with `left-behind`, where that fails."""
-    finished = _carry_out(f"delete table {TABLE}\n", report)
+def remove(report: Report, names: Sequence[str] = (TABLE,)) -> bool:
+    """Delete tables of ours, all at once; False, with `left-behind`, where that fails."""
+    finished = _carry_out("".join(f"delete table {name}\n" for name in names), report)
     if finished is None or finished.ok:
         return finished is not None
-    message = f"cannot delete the nft table `{TABLE}` of an earlier apply"
+    message = f"cannot delete the nft table `{names[0]}` of an earlier apply"
     report.add("left-behind", message, None, help=finished.words)
     return False
 
@@ -126,7 +154,7 @@ def _without_place(finished: Finished) -> str:
 
 
 def _carry_out(script: str, report: Report) -> Finished | None:
-    """What came of a script, by libnftables or else by the nft program."""
+    """What came of a script, by libnftables or else by the nft program; listings with handles."""
     memory = os.memfd_create("policylang.nft")
     try:
         with open(memory, "w", encoding="utf-8", closefd=False) as file:
@@ -150,4 +178,4 @@ def _ways(file: str) -> Iterator[Sequence[str]]:
     if sys.executable:
         yield (sys.executable, "-I", str(Path(libnftables.__file__)), file)
     if programs.find("nft") is not None:
-        yield ("nft", "-f", file)
+        yield ("nft", "-a", "-f", file)

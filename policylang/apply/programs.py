@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from policylang.apply import kernel
 from policylang.diagnostics import Report
 
 # The kernel takes 100,000 addresses in under a second, but a long list of commands minutes.
@@ -82,7 +83,7 @@ def run(
             check=False,
             cwd="/",
             env={**os.environ, "LC_ALL": "C"},
-            pass_fds=descriptors,
+            pass_fds=(*descriptors, *kernel.locks()),
             timeout=PATIENCE_S,
         )
     except subprocess.TimeoutExpired:

@@ -59,8 +59,8 @@ def usual_tools(report: Report) -> tuple[Tool, ...] | None:
 
 
 def saved(tool: Tool, report: Report) -> Generation | None:
-    """What is ours now; None, and `loading-failed`, where that cannot be read."""
-    finished = programs.run([tool.save], report)
+    """What is ours now, and what it counted; None, and `loading-failed`, where it is not told."""
+    finished = programs.run([tool.save, "-c"], report)
     if finished is None:
         return None
     words = finished.words
@@ -81,12 +81,20 @@ def restore(
     None, and `program-missing` or `lock-held`, where it did not come to read the lines.
     """
     argv = [tool.restore, "--noflush", f"--wait={LOCK_PATIENCE_S}", *options]
-    finished = programs.run(argv, report, stdin="".join(f"{line.text}\n" for line in lines))
+    if any(line.count is not None for line in lines):
+        argv.append("--counters")
+    finished = programs.run(argv, report, stdin="".join(f"{_text(line)}\n" for line in lines))
     if finished is not None and not finished.ok and "xtables lock" in finished.stderr:
         message = f"another program held the lock of iptables for {LOCK_PATIENCE_S} seconds"
         report.add("lock-held", message, None, help=finished.words)
         return None
     return finished
+
+
+def _text(line: InputLine) -> str:
+    if line.count is None:
+        return line.text
+    return f"[{line.count.packets}:{line.count.bytes}] {line.text}"
 
 
 def refused_line(finished: Finished, lines: Sequence[InputLine]) -> int | None:

@@ -1,6 +1,6 @@
-"""Applies an artifact: rehearsed in a scratch namespace, loaded, and what it replaces removed.
+"""Loads an artifact in the place of what is in force, and sees to what rules rely on.
 
-It knows the order, and which generation of ours holds; what a target's rules look like it does
+It knows the order, and which of the ways to load holds; what a target's rules look like it does
 not know. The modules that rules rely on come before them, and what the rules make safe after
 them: forwarding is switched on once the rules say what is forwarded.
 """
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from policylang.apply import (
+    engines,
     forwarding,
     ipsets,
     kernel,
@@ -24,18 +25,16 @@ from policylang.apply import (
     probing,
     proxy_routes,
     published,
-    restore,
-    xtables,
 )
+from policylang.apply.engine import Engine
 from policylang.apply.livesets import LiveSets, by_identity, what_became
-from policylang.apply.restore import Flavour, Tool
+from policylang.apply.loaded import Loaded
+from policylang.apply.restore import Flavour
 from policylang.backends.base import Artifact
 from policylang.backends.iptables import SETS
 from policylang.backends.nft import TABLE
 from policylang.diagnostics import Report
 from policylang.ir.ruleset import Needs
-
-Tools = tuple[Tool, ...]  # for iptables; empty for nft
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +46,15 @@ class Applied:
     """
 
     way: str
-    removed: tuple[str, ...]
+    removed: tuple[str, ...] = ()
     sets: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All of it but the way, as parts of a sentence."""
+        removed = (f"removed {what} of an earlier apply" for what in self.removed)
+        return (*removed, *self.sets, *self.beside)
 
 
 def apply(
@@ -59,96 +64,90 @@ def apply(
     netns: str | None = None,
     flavour: Flavour | None = None,
 ) -> Applied | None:
-    """Load an artifact into a namespace (None: this one), in place of what was applied before.
+    """Load an artifact into a namespace (None: this one), and record nothing of it.
 
     The whole of it is loaded into a scratch namespace first. None, with an error in `report`,
     where anything fails: what was in force is then still in force. `flavour` is for iptables
     alone; None takes what the machine calls iptables. What is done after the rules are in force
     may fail by itself: then there are errors in `report`, and the rules stay.
     """
-    tools: Tools = ()
-    if artifact.target == "iptables":
-        found = restore.tools(flavour) if flavour else restore.usual_tools(report)
-        if found is None:
-            return None
-        tools = found
-    loaded = modules.load(artifact.needs.modules, report)
-    if loaded is None or not _is_taken(artifact, tools, report):
+    engine = engines.chosen(artifact.target, flavour, report)
+    if engine is None:
         return None
-    with _undisturbed():
-        applied = kernel.in_netns(netns, lambda: _load_alone(artifact, tools, report), report)
+    loaded = modules.load(artifact.needs.modules, report)
+    if loaded is None or rehearsed(artifact, engine, report) is None:
+        return None
+
+    def inside() -> Applied | None:
+        with kernel.alone(report) as is_alone:
+            applied = load(artifact, engine, report) if is_alone else None
+            if applied is None:
+                return None
+            return replace(applied, beside=see_to_the_rest(artifact.needs, report))
+
+    with undisturbed():
+        applied = kernel.in_netns(netns, inside, report)
     if applied is None:
         return None
     return replace(applied, beside=(*_in_words("loaded the module", loaded), *applied.beside))
 
 
-def _is_taken(artifact: Artifact, tools: Tools, report: Report) -> bool:
-    """Whether the kernel takes all of an artifact; else it is told what it is that it lacks."""
+def rehearsed(artifact: Artifact, engine: Engine, report: Report) -> Loaded | None:
+    """What an artifact is once it is loaded, seen in a scratch namespace.
+
+    None where the kernel does not take all of it; what it is that it lacks is told then.
+    """
     found = Report()
-    if kernel.in_scratch(lambda: _rehearse(artifact, tools, found), found):
-        return True
-    if kernel.in_scratch(lambda: probing.report_missing(artifact.needs, tools, report), found):
-        return False
+    loaded = kernel.in_scratch(lambda: engine.rehearse(artifact, found), found)
+    tools = engines.tools_of(engine)
+    if loaded is None and kernel.in_scratch(
+        lambda: probing.report_missing(artifact.needs, tools, report), Report()
+    ):
+        return None
     for one in found.diagnostics:
         report.add(one.code, one.message, one.span, help=one.help, labels=one.labels)
-    return False
+    return loaded
 
 
-def _rehearse(artifact: Artifact, tools: Tools, report: Report) -> bool:
-    if tools:
-        return xtables.rehearse(artifact, tools, report)
-    return nft.rehearse(artifact, report)
-
-
-def _load_alone(artifact: Artifact, tools: Tools, report: Report) -> Applied | None:
-    """Load while no other policylang changes what is ours in this namespace."""
-    with kernel.alone(report) as is_alone:
-        applied = _load(artifact, tools, report) if is_alone else None
-        return None if applied is None else _see_to_the_rest(artifact.needs, applied, report)
-
-
-def _see_to_the_rest(needs: Needs, applied: Applied, report: Report) -> Applied:
-    """What comes after the rules; none of it can take them back."""
+def see_to_the_rest(needs: Needs, report: Report) -> tuple[str, ...]:
+    """Do what comes after the rules, none of which can take them back; in words what was done."""
     switched = _in_words("switched on", forwarding.switch_on(needs.forwards, report))
     laid = proxy_routes.lay(needs.proxy_route, report)
     published.warn(needs, report)
-    return replace(applied, beside=(*switched, *laid))
+    return (*switched, *laid)
 
 
 def _in_words(done: str, names: Iterable[str]) -> Iterator[str]:
     return (f"{done} `{name}`" for name in names)
 
 
-def _load(artifact: Artifact, tools: Tools, report: Report) -> Applied | None:
+def load(artifact: Artifact, engine: Engine, report: Report) -> Applied | None:
     """Load, and then remove what an earlier apply loaded another way.
 
-    In between both hold, and a packet passes only where both let it pass.
+    In between both hold, and a packet passes only where both let it pass. The calling thread has
+    its namespace alone.
     """
-    flavour = tools[0].flavour if tools else None
-    listing = nft.listing(report)
-    if listing is None:
+    others = [other for other in engines.in_force(report) if other.way != engine.way]
+    live = nft.live_sets(report)
+    if live is None:
         return None
-    of_nft: LiveSets = by_identity(nft_text.dynamic_sets(listing))
-    of_ipset = _of_ipset()
-    if tools:
-        before, carried = of_ipset, of_nft
-        is_loaded = xtables.load(artifact, tools, report, carried)
-    else:
-        before, carried = of_nft, of_ipset
-        is_loaded = nft.load(artifact, report, listing, carried)
-    if not is_loaded:
+    of_nft, of_ipset = by_identity(live), _of_ipset()
+    is_nft = engine.way == "nft"
+    before, carried = (of_nft, of_ipset) if is_nft else (of_ipset, of_nft)
+    if not engine.load(artifact, report, carried):
         return None
     made = ipsets.made_by(artifact.file(SETS))
-    after = _follow(made if tools else None)
-    removed: list[str] = []
-    if tools and listing and nft.remove(report):
-        removed.append(f"the nft table `{TABLE}`")
-    for other in Flavour:
-        if other is not flavour and xtables.remove(restore.tools(other), report):
-            removed.append(f"the iptables-{other} chains")
+    after = _follow(None if is_nft else made)
+    removed = tuple(_CALLED[other.way] for other in others if other.remove(report))
     ipsets.destroy_others(made, report)
-    way = f"iptables-{flavour}" if tools else "nft"
-    return Applied(way, tuple(removed), tuple(what_became(before, carried, after)))
+    return Applied(engine.way, removed, tuple(what_became(before, carried, after)))
+
+
+_CALLED = {
+    "nft": f"the nft table `{TABLE}`",
+    "iptables-nft": "the iptables-nft chains",
+    "iptables-legacy": "the iptables-legacy chains",
+}
 
 
 def _of_ipset() -> LiveSets:
@@ -174,7 +173,7 @@ def _follow(made: frozenset[str] | None) -> LiveSets:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Let no signal of a terminal end this process, or a program it starts, halfway."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's business

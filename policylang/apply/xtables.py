@@ -14,8 +14,8 @@ from policylang.apply import ipsets, live_ipsets, programs
 from policylang.apply.generation import (
     Generation,
     replacement,
-    replacement_in_steps,
     rules_file,
+    with_counts,
 )
 from policylang.apply.livesets import LiveSets, by_identity
 from policylang.apply.restore import (
@@ -26,6 +26,9 @@ from policylang.apply.restore import (
     saved,
     sought_line,
 )
+from policylang.apply.xtables_steps import (
+    replacement_in_steps,
+)
 from policylang.backends.base import Artifact, OutputFile
 from policylang.backends.iptables import RULES, SETS
 from policylang.diagnostics import Report
@@ -33,26 +36,39 @@ from policylang.diagnostics import Report
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One family: its rules in the artifact, and what is there before."""
+    """One family: its rules in the artifact, and what is there before.
+
+    `listed` is what the kernel makes of the rules, with what they have counted so far.
+    """
 
     tool: Tool
     file: OutputFile
     before: Generation
+    listed: Generation = ()
 
 
 def load(
-    artifact: Artifact, tools: Sequence[Tool], report: Report, carried: LiveSets | None = None
+    artifact: Artifact,
+    tools: Sequence[Tool],
+    report: Report,
+    carried: LiveSets | None = None,
+    *,
+    listed: Sequence[Generation] = (),
+    is_in_force: bool = False,
 ) -> bool:
     """Replace what is ours in this thread's namespace; False where it is as it was before.
 
     Sets that the new rules do not use stay: the rules of another flavour may still use them.
-    Dynamic sets keep their elements, and those of `carried` come to them.
+    Dynamic sets keep their elements, and those of `carried` come to them. `listed` is, for each
+    family, what the kernel makes of the rules, with what they count on from. Where the same rules
+    are in force in other chains of ours, as those of a pending generation, no step is needed that
+    sees to the packets between two commits.
 
     Reports `refused-by-kernel` at the statement, `program-missing`, `loading-failed`,
     `lock-held` and `not-restored`.
     """
     sets = artifact.file(SETS)
-    parts = _parts(artifact, tools, report)
+    parts = _parts(artifact, tools, report, listed)
     old_sets = ipsets.saved(report) if sets is not None else {}
     if parts is None or old_sets is None:
         return False
@@ -60,7 +76,7 @@ def load(
         # A test, too, looks for the sets that the rules name: they come first.
         (sets is None or _load_sets(sets, old_sets, carried or {}, report))
         and all(_restore(part, report, is_test=True) for part in parts)
-        and all(_restore(part, report) for part in parts)
+        and all(_restore(part, report, in_steps=not is_in_force) for part in parts)
     ):
         return True
     _put_back(parts, old_sets if sets is not None else None, report)
@@ -91,7 +107,7 @@ def rehearse(artifact: Artifact, tools: Sequence[Tool], report: Report) -> bool:
     return (
         parts is not None
         and (sets is None or ipsets.load(sets, report))
-        and all(_restore(part, report, seek=True) for part in parts)
+        and all(_restore(part, report, in_steps=True, seek=True) for part in parts)
     )
 
 
@@ -112,21 +128,31 @@ def remove(tools: Sequence[Tool], report: Report) -> bool:
     return removed
 
 
-def _parts(artifact: Artifact, tools: Sequence[Tool], report: Report) -> tuple[Part, ...] | None:
+def _parts(
+    artifact: Artifact, tools: Sequence[Tool], report: Report, listed: Sequence[Generation] = ()
+) -> tuple[Part, ...] | None:
     parts: list[Part] = []
-    for tool, (name, _) in zip(tools, RULES.values(), strict=True):
+    names = (name for name, _ in RULES.values())
+    for tool, name, of_family in zip(tools, names, listed or ((),) * len(tools), strict=True):
         file = artifact.file(name)
         assert file is not None, f"an iptables artifact has {name}"
         before = saved(tool, report)
         if before is None:
             return None
-        parts.append(Part(tool, file, before))
+        parts.append(Part(tool, file, before, of_family))
     return tuple(parts)
 
 
-def _restore(part: Part, report: Report, *, is_test: bool = False, seek: bool = False) -> bool:
-    in_order = replacement if is_test else replacement_in_steps
-    lines = in_order(part.file.text, part.before)
+def _restore(
+    part: Part,
+    report: Report,
+    *,
+    is_test: bool = False,
+    in_steps: bool = False,
+    seek: bool = False,
+) -> bool:
+    in_order = replacement_in_steps if in_steps else replacement
+    lines = with_counts(in_order(part.file.text, part.before), part.file.text, part.listed)
     finished = restore(part.tool, lines, report, *(["--test"] if is_test else []))
     if finished is None or finished.ok:
         return finished is not None
@@ -149,7 +175,8 @@ def _put_back(parts: Sequence[Part], old_sets: ipsets.Saved | None, report: Repo
         now = saved(part.tool, failures)
         if now is None or now == part.before:
             continue
-        lines = replacement_in_steps(rules_file(part.before), now)
+        rules = rules_file(part.before)
+        lines = with_counts(replacement_in_steps(rules, now), rules, part.before)
         finished = restore(part.tool, lines, failures)
         if finished is not None and not finished.ok:
             failures.add(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -12,6 +13,9 @@ from policylang.cli import descriptions
 from policylang.cli.visible import visible
 
 DONE, REFUSED, LOOK, INTERNAL = 0, 1, 2, 3  # exit statuses; LOOK: look at the command line
+CHANGES = 2  # of `plan --detailed-exitcode` and `drift`, as others' tools have it
+
+MOST_CONFIRM_S = 3600  # who has not come back after an hour is shut out
 
 FORMATTER = argparse.RawDescriptionHelpFormatter
 
@@ -33,7 +37,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     # Errors that concern two options at once are told with the command's own usage.
     if chosen.command == "compile" and chosen.target == "iptables" and chosen.output in (None, "-"):
         chosen.parser.error("--target iptables makes several files: it needs `-o DIR`")
-    if chosen.command == "apply" and chosen.target != "iptables" and chosen.flavour:
+    if getattr(chosen, "flavour", None) and chosen.target not in ("iptables", None):
         chosen.parser.error("--flavour is for `--target iptables`")
     if "parameters" in chosen:
         names = [name for name, _ in chosen.parameters]
@@ -41,6 +45,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if twice is not None:
             chosen.parser.error(f"-D {visible(twice)} is given twice")
         chosen.parameters = dict(chosen.parameters)
+    if chosen.command == "refresh":
+        if chosen.all == (chosen.file is not None):
+            chosen.parser.error("name either a FILE or `--all`")
+        if chosen.file == "-":
+            chosen.parser.error("the lock file stands beside a FILE: standard input has none")
+        if chosen.all and chosen.check:
+            chosen.parser.error("--check is for one FILE")
     if chosen.command == "fmt" and "-" in chosen.files and len(chosen.files) > 1:
         chosen.parser.error("`-` stands alone: it is not a file to rewrite")
     return chosen
@@ -83,26 +94,11 @@ def _parser() -> _Parser:
     one.add_argument("--target", choices=TARGETS, help="check for this target alone")
     _add_look(one, "on standard output")
 
-    one = commands.add_parser(
-        "apply",
-        help="load a policy into the kernel",
-        description=descriptions.APPLY,
-        epilog=descriptions.APPLY_EXAMPLES,
-    )
-    _add_file(one)
-    _add_parameters(one)
-    one.add_argument("--target", choices=TARGETS, default="nft", help="what to load (nft)")
-    one.add_argument(
-        "--flavour",
-        choices=("nft", "legacy"),
-        help="which iptables to use (what the machine calls iptables)",
-    )
-    one.add_argument(
-        "--netns", metavar="NAME", help="load into this network namespace: a name or a path"
-    )
-    _add_look(one, "on standard error")
+    _add_changes(commands)
+    _add_tellings(commands)
 
     _add_set(commands)
+    _add_refresh(commands)
 
     one = commands.add_parser(
         "fmt",
@@ -140,6 +136,147 @@ def _parser() -> _Parser:
     for one in commands.choices.values():
         one.set_defaults(parser=one)
     return parser
+
+
+def _add_changes(commands: Any) -> None:
+    """The commands that change what is in force, and `plan`, which says what one would."""
+    for name, text in (("plan", "say what an apply would change"), ("apply", "load a policy")):
+        one = commands.add_parser(
+            name,
+            help=text,
+            description=descriptions.PLAN if name == "plan" else descriptions.APPLY,
+            epilog=descriptions.PLAN_EXAMPLES if name == "plan" else descriptions.APPLY_EXAMPLES,
+        )
+        _add_file(one)
+        _add_parameters(one)
+        one.add_argument("--target", choices=TARGETS, default="nft", help="what to load (nft)")
+        _add_flavour(one)
+        one.add_argument(
+            "--flows",
+            choices=("cut", "keep"),
+            help="end the open connections that the new policy no longer allows (as the policy "
+            "says by `on-reload`, or else keep)",
+        )
+        _add_place(one)
+        if name == "plan":
+            one.add_argument(
+                "--detailed-exitcode", action="store_true", help="end with 2 where it would change"
+            )
+            _add_json(one)
+        else:
+            _add_confirm(one)
+            _add_yes(one)
+        _add_look(one, "on standard error")
+
+    one = commands.add_parser(
+        "confirm", help="keep a change that waits for it", description=descriptions.CONFIRM
+    )
+    _add_place(one)
+    _add_look(one, "on standard error")
+
+    one = commands.add_parser(
+        "rollback", help="go back to what was in force", description=descriptions.ROLLBACK
+    )
+    one.add_argument("number", nargs="?", type=int, metavar="GENERATION", help="the one before")
+    _add_confirm(one)
+    _add_yes(one)
+    _add_place(one)
+    _add_look(one, "on standard error")
+
+    one = commands.add_parser(
+        "panic", help="close everything but your own SSH", description=descriptions.PANIC
+    )
+    one.add_argument(
+        "--target", choices=TARGETS, help="what to load (what is in force, or else nft)"
+    )
+    _add_flavour(one)
+    one.add_argument("--ssh", metavar="ADDRESS", help="where SSH is to be let in from")
+    _add_yes(one)
+    _add_place(one)
+    _add_look(one, "on standard error")
+
+    one = commands.add_parser("stop", help="take the firewall away", description=descriptions.STOP)
+    _add_yes(one)
+    _add_place(one)
+    _add_look(one, "on standard error")
+
+
+def _add_tellings(commands: Any) -> None:
+    """The commands that tell what is in force."""
+    for name, text, described in (
+        ("status", "say what is in force", descriptions.STATUS),
+        ("drift", "say what changed since it was loaded", descriptions.DRIFT),
+        ("generations", "list what was applied and is kept", descriptions.GENERATIONS),
+    ):
+        one = commands.add_parser(name, help=text, description=described)
+        _add_place(one)
+        _add_json(one)
+        _add_look(one, "on standard error")
+
+
+def _add_flavour(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--flavour",
+        choices=("nft", "legacy"),
+        help="which iptables to use (what the machine calls iptables)",
+    )
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json", action="store_true", help="write one JSON value to standard output"
+    )
+
+
+def _add_yes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _add_confirm(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--confirm",
+        metavar="TIME",
+        type=_duration_s,
+        help="take it back after so long, as in 60s or 5m, unless `policylang confirm` is run "
+        "(60s on a terminal over SSH)",
+    )
+    group.add_argument(
+        "--no-confirm", dest="confirm", action="store_const", const=0, help="keep it at once"
+    )
+
+
+def _duration_s(text: str) -> int:
+    """A duration as a policy has it, in seconds."""
+    parts = re.findall(r"([0-9]+)([smhd])", text)
+    total = sum(
+        int(count) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit] for count, unit in parts
+    )
+    if "".join(count + unit for count, unit in parts) != text or not 1 <= total <= MOST_CONFIRM_S:
+        raise argparse.ArgumentTypeError("expected a time from 1s to 1h, as in 60s or 5m")
+    return total
+
+
+def _add_refresh(commands: Any) -> None:
+    one = commands.add_parser(
+        "refresh",
+        help="ask again for addresses from elsewhere",
+        description=descriptions.REFRESH,
+        epilog=descriptions.REFRESH_EXAMPLES,
+    )
+    one.add_argument("file", nargs="?", metavar="FILE", help="the policy")
+    _add_parameters(one)
+    one.add_argument(
+        "--all", action="store_true", help="what is due of all that is in force, and no FILE"
+    )
+    one.add_argument(
+        "--due", action="store_true", help="sources alone whose `refresh` time has come"
+    )
+    one.add_argument(
+        "--check", action="store_true", help="write and change nothing, say what would change"
+    )
+    _add_place(one)
+    _add_look(one, "on standard error")
 
 
 def _add_set(commands: Any) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from policylang.backends import TARGETS
 from policylang.cli import output
 from policylang.cli.arguments import DONE, LOOK, REFUSED
-from policylang.cli.render import Renderer, as_json, summary
+from policylang.cli.render import as_json, summary
+from policylang.cli.teller import Teller, show
 from policylang.cli.visible import visible
 from policylang.codes import CODES
 from policylang.diagnostics import Report, did_you_mean
@@ -28,8 +28,17 @@ def run(chosen: argparse.Namespace) -> int:
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
         "compile": _compile,
         "check": _check,
+        "plan": _plan,
         "apply": _apply,
+        "confirm": _change,
+        "rollback": _change,
+        "panic": _change,
+        "stop": _change,
+        "status": _tell,
+        "drift": _tell,
+        "generations": _tell,
         "set": _set,
+        "refresh": _refresh,
         "fmt": _fmt,
         "services": _services,
         "groups": _services,
@@ -43,7 +52,7 @@ def _compile(chosen: argparse.Namespace) -> int:
     made = _compiled(chosen, report)
     if made is not None and not report.has_errors:
         _write(chosen, *made, report)
-    _show(report, chosen, sys.stderr)
+    show(report, chosen, sys.stderr)
     return _status(report)
 
 
@@ -115,43 +124,48 @@ def _check(chosen: argparse.Namespace) -> int:
     if chosen.format == "json":
         print(as_json(report.in_order()), end="")
         return _status(report)
-    _show(report, chosen, sys.stderr)
+    show(report, chosen, sys.stderr)
     if not report.has_errors:
         counts = ", ".join(filter(None, ("no errors", summary(report.diagnostics))))
         print(f"{_called(chosen.file)}: {counts}")
     return _status(report)
 
 
-def _apply(chosen: argparse.Namespace) -> int:
-    from policylang import pipeline
-    from policylang.apply.restore import Flavour
-    from policylang.apply.transaction import apply
+def _plan(chosen: argparse.Namespace) -> int:
+    from policylang.cli import changing
 
-    report = Report()
-    source = _source(chosen.file, report)
-    artifact = None
-    if source is not None:
-        artifact = pipeline.compile_policy(
-            source, chosen.target, report, parameters=chosen.parameters
-        )
-    if artifact is None:
-        _show(report, chosen, sys.stderr)
-        return REFUSED
-    assert not report.has_errors, "an artifact of a policy with errors"
-    flavour = None if chosen.flavour is None else Flavour(chosen.flavour)
-    applied = apply(artifact, report, netns=chosen.netns, flavour=flavour)
-    _show(report, chosen, sys.stderr)
-    name = _called(chosen.file)
-    if applied is None:
-        left_mixed = any(d.code == "not-restored" for d in report.diagnostics)
-        if not left_mixed and chosen.format == "text":
-            print(f"{name}: not loaded; what was in force is in force", file=sys.stderr)
-        return REFUSED
-    where = "" if chosen.netns is None else f" into namespace {visible(chosen.netns)}"
-    removed = "".join(f"; removed {what} of an earlier apply" for what in applied.removed)
-    others = "".join(f"; {what}" for what in (*applied.sets, *applied.beside))
-    print(f"{name}: loaded by {applied.way}{where}{removed}{others}")
-    return _status(report)
+    teller = Teller(chosen, _called(chosen.file))
+    return changing.plan(chosen, _source(chosen.file, teller.report), teller)
+
+
+def _apply(chosen: argparse.Namespace) -> int:
+    from policylang.cli import changing
+
+    teller = Teller(chosen, _called(chosen.file))
+    return changing.apply(chosen, _source(chosen.file, teller.report), teller)
+
+
+def _change(chosen: argparse.Namespace) -> int:
+    from policylang.cli import changing
+
+    change = {
+        "confirm": changing.confirm,
+        "rollback": changing.rollback,
+        "panic": changing.panic,
+        "stop": changing.stop,
+    }
+    return change[chosen.command](chosen, Teller(chosen, chosen.command))
+
+
+def _tell(chosen: argparse.Namespace) -> int:
+    from policylang.cli import telling
+
+    tell = {
+        "status": telling.tell_status,
+        "drift": telling.tell_drift,
+        "generations": telling.tell_generations,
+    }
+    return tell[chosen.command](chosen, Teller(chosen, chosen.command))
 
 
 def _set(chosen: argparse.Namespace) -> int:
@@ -159,8 +173,14 @@ def _set(chosen: argparse.Namespace) -> int:
 
     report = Report()
     status = sets.run(chosen, report)
-    _show(report, chosen, sys.stderr)
+    show(report, chosen, sys.stderr)
     return status
+
+
+def _refresh(chosen: argparse.Namespace) -> int:
+    from policylang.cli import refreshing
+
+    return refreshing.run(chosen)
 
 
 def _fmt(chosen: argparse.Namespace) -> int:
@@ -168,7 +188,7 @@ def _fmt(chosen: argparse.Namespace) -> int:
 
     report = Report()
     is_canonical = formatting.run(chosen, report)
-    _show(report, chosen, sys.stderr)
+    show(report, chosen, sys.stderr)
     return _status(report) if is_canonical else REFUSED
 
 
@@ -218,26 +238,6 @@ def _source(file: str, report: Report) -> pipeline.Source | None:
 def _called(file: str) -> str:
     """How lines of ours call the policy."""
     return STDIN_NAME if file == STDIN else visible(file)
-
-
-def _show(report: Report, chosen: argparse.Namespace, stream: TextIO) -> None:
-    """Write what was found, with a last line that counts it."""
-    found = report.in_order()
-    if chosen.format == "json":
-        stream.write(as_json(found))
-    elif found:
-        stream.write(f"{Renderer(_wants_color(chosen.color, stream)).render(found)}\n")
-        stream.write(f"{summary(found)}\n")
-
-
-def _wants_color(choice: str, stream: TextIO) -> bool:
-    if choice != "auto":
-        return choice == "always"
-    if os.environ.get("NO_COLOR"):  # no-color.org
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return True
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _status(report: Report) -> int:

@@ -14,8 +14,12 @@ examples:
       print the nftables script that the policy compiles to
   policylang compile web.policy --target iptables -o out/
       write out/rules.v4, out/rules.v6 and what they need beside themselves
-  sudo policylang apply web.policy
-      try the policy in a scratch network namespace, then load it
+  sudo policylang plan web.policy
+      say which rules would change
+  sudo policylang apply web.policy --confirm 60s
+      load it, and take it back by itself unless it is confirmed
+  sudo policylang confirm
+      keep it; `rollback` goes back, `status` says what is in force
   sudo policylang set add banned 192.0.2.7
       put an address into a dynamic set of the policy that is in force
   policylang fmt web.policy
@@ -31,7 +35,7 @@ exit status:
   0  done
   1  the policy has errors, or could not be read, written or loaded; or is not canonical
      (`fmt --check`, `fmt --diff`); or nothing is found (`services`, `groups`)
-  2  the command line is wrong
+  2  the command line is wrong; or there is a difference (`plan --detailed-exitcode`, `drift`)
   3  a mistake in policylang itself
 """
 
@@ -77,11 +81,37 @@ null) and labels: an array of other places with message, file, line, column, end
 end_column.
 """
 
+PLAN = """\
+Say what an apply would change, rule by rule, with the lines of the policy behind them.
+
+The policy is loaded in a scratch network namespace and listed there by the same tool that lists
+what is in force: where the two are equal, nothing would change. Kernel modules that the rules rely
+on are loaded for it; nothing else is changed.
+"""
+
+PLAN_EXAMPLES = """\
+examples:
+  sudo policylang plan web.policy
+  sudo policylang plan web.policy --detailed-exitcode    0: none, 1: error, 2: changes
+  sudo policylang plan web.policy --json
+
+With `--json` standard output is one object with the keys way, add, change, remove and recommented
+(counts), changes (each with kind, place, before, after and statement), sets (each with set, added
+and removed), removes (ways by which something of an earlier apply is in force) and ends (open
+connections that are cut).
+"""
+
 APPLY = """\
 Compile a policy, load it in a scratch network namespace, and then for real.
 
-It takes the place of what was applied before, whichever target that was for; rules of other
-programs are left alone. Where anything fails, what was in force stays in force.
+It shows what changes and asks; `--yes` does not. It takes the place of what was applied before,
+whichever target that was for; rules of other programs are left alone. Where anything fails, what
+was in force stays in force.
+
+With `--confirm` the change is taken back by the kernel itself when the time is over, whatever
+became of this program or of the connection it was started over; `policylang confirm` keeps it. On a
+terminal over SSH that is so unless `--no-confirm` is given. Forwarding is switched on, routes are
+laid and open connections are cut when it is confirmed.
 
 Kernel modules that the rules rely on are loaded before them. Where the policy lets packets through
 this host, forwarding is switched on after them, and never off. The last line says so.
@@ -90,9 +120,45 @@ this host, forwarding is switched on after them, and never off. The last line sa
 APPLY_EXAMPLES = """\
 examples:
   sudo policylang apply web.policy
+  sudo policylang apply web.policy --yes --confirm 2m
   sudo policylang apply web.policy --target iptables --flavour legacy
-  sudo policylang apply web.policy --netns router1
+  sudo policylang apply web.policy --netns router1 --yes
 """
+
+CONFIRM = """\
+Keep the change that was applied with `--confirm`, and load it at the next boot.
+
+Run it from a new connection: that one can be made is what it confirms.
+"""
+
+ROLLBACK = """\
+Go back: end a change that waits to be confirmed, or else load the generation that was in force
+before, or the one of that number. What is loaded is what was kept of it, never what the kernel
+lists.
+"""
+
+PANIC = """\
+Close everything, in both directions, but loopback, the SSH connection that this is run over, and
+new ones from where it came. Open connections end. `policylang rollback` goes back.
+"""
+
+STOP = """\
+Take everything away that was applied, and say so. Nothing is filtered then, unless other programs'
+rules do; forwarding stays as it is.
+"""
+
+STATUS = """\
+Say what is in force: which policy, since when and by whom, whether it waits to be confirmed,
+whether it is still as it was loaded, what each statement has counted, and which chains of other
+programs stand on the same hooks.
+"""
+
+DRIFT = """\
+Say what differs from what was loaded: `+` is there and was not loaded, `-` was loaded and is gone.
+The exit status is 2 where anything differs.
+"""
+
+GENERATIONS = "List what was applied and is kept, the newest first.\n"
 
 SET = """\
 List and change the dynamic sets of the policy that is in force, whichever target it was for.
@@ -114,6 +180,26 @@ Several addresses are added or deleted all together or not at all. With `list --
 standard output is an array, empty where no set is loaded. Each entry has the keys name, timeout_s
 (null: elements stay for ever), size (of each family) and elements: an array with address, family
 (4 or 6) and left_s, the seconds that are left (or null).
+"""
+
+REFRESH = """\
+Ask for the addresses of a policy's lists from elsewhere (`set cdn = resolve "cdn.example"`,
+`set drop = url "https://…"`).
+
+What the sources answer is written to the lock file beside the policy, FILE.lock, which `compile`,
+`check` and `apply` read; sets of these sources that are in force get the elements that came and
+lose those that went, without an apply. A source that fails keeps what it had; the exit status is
+then 1.
+"""
+
+REFRESH_EXAMPLES = """\
+examples:
+  policylang refresh web.policy
+      ask all sources of a policy
+  policylang refresh web.policy --check
+      say what would change; the exit status is 1 where something would
+  sudo policylang refresh --all
+      ask the sources of what is in force whose time has come, as the timer does
 """
 
 SET_LIST = "Show what is in the dynamic sets, or in one of them, and for how long.\n"

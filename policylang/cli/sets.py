@@ -13,7 +13,8 @@ from policylang.apply.livesets import Element, LiveSet, family_of
 from policylang.cli.arguments import DONE, REFUSED
 from policylang.cli.visible import visible
 from policylang.diagnostics import Report
-from policylang.model.elements import MOST_SECONDS, UNIT_S
+from policylang.model.durations import UNIT_S
+from policylang.model.elements import MOST_SECONDS
 from policylang.packets.values import format_address, parse_address, parse_one_address
 from policylang.syntax.tokens import DURATION, kind_of
 

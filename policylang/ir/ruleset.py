@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 from policylang.ir.actions import Action, Guard
@@ -93,7 +94,35 @@ class HostSuffix:
     mask: int
 
 
-AddressTest = DynamicSet | HostSuffix
+@dataclass(frozen=True, slots=True)
+class ListSource:
+    """Where the addresses of a set come from; what they are now is looked up at run time.
+
+    `sources` are texts such as `resolve cdn.example` and `url https://lists.example/a`, which are
+    to be asked again every `refresh_s`.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    refresh_s: int
+
+    @property
+    def identity(self) -> str:
+        """Eight hexadecimal digits: of one name and of the same sources, always the same."""
+        text = "\n".join((self.name, *sorted(set(self.sources))))
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSet:
+    """A set of addresses from elsewhere, and what it holds to begin with."""
+
+    source: ListSource
+    addresses: Ranges
+    origins: tuple[Origin, ...] = field(default=(), compare=False)
+
+
+AddressTest = DynamicSet | ListedSet | HostSuffix
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +170,9 @@ class Needs:
     """What the rules rely on beside themselves, for whoever loads them to see to.
 
     `inbound` is a statement about this host that one may take to hold for ports that other
-    programs forward, where no statement speaks of those.
+    programs forward, where no statement speaks of those. `forwards_any` says whether packets to
+    such ports may pass at all. `cuts_flows` asks to end open connections that the rules would not
+    let begin; `lists` are to be kept up to date.
     """
 
     forwards: tuple[Forwarding, ...] = ()
@@ -149,6 +180,9 @@ class Needs:
     helpers: tuple[NeededHelper, ...] = ()
     proxy_route: ProxyRoute | None = None
     inbound: Origin | None = field(default=None, compare=False)
+    forwards_any: bool = False
+    cuts_flows: bool = False
+    lists: tuple[ListSource, ...] = ()
 
 
 NO_NEEDS = Needs()

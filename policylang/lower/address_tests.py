@@ -1,7 +1,8 @@
 """What rules ask of addresses that no list of ranges answers; each question gets a number.
 
-Members of dynamic sets are known at run time alone, and the addresses that end alike are too
-many to list. Each is a field of its own in the ir: `Field.SADDR_TEST_n`, `Field.DADDR_TEST_n`.
+Members of dynamic sets are known at run time alone, those of lists from elsewhere change there,
+and the addresses that end alike are too many to list. Each is a field of its own in the ir:
+`Field.SADDR_TEST_n`, `Field.DADDR_TEST_n`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from policylang.model.types import (
     DynamicSet,
     End,
     EndList,
+    ListedSet,
     NativeRule,
     PolicyRule,
     SuffixEnd,
@@ -79,9 +81,10 @@ def address_tests(policy: Policy, report: Report) -> AddressTests:
         if len(numbers) == MOST_ADDRESS_TESTS:
             report.add(
                 "too-many-tests",
-                f"rules name more than {MOST_ADDRESS_TESTS} dynamic sets and host suffixes",
+                f"rules name more than {MOST_ADDRESS_TESTS} host suffixes, dynamic sets and lists "
+                "from elsewhere",
                 span,
-                help="one dynamic set can serve several rules",
+                help="one set can serve several rules, and a list may have several sources",
             )
             break
         numbers[test] = len(numbers)
@@ -93,10 +96,20 @@ def dynamic_set(held: DynamicSet) -> ir.DynamicSet:
     return ir.DynamicSet(held.name, held.timeout_s, held.size, (Origin(Why.WRITTEN, held.span),))
 
 
+def listed_set(held: ListedSet) -> ir.ListedSet:
+    """A list from elsewhere as the ir has it."""
+    source = ir.ListSource(held.name, held.sources, held.refresh_s)
+    return ir.ListedSet(source, held.addresses, (Origin(Why.WRITTEN, held.span),))
+
+
 def _test(element: DynamicEnd | SuffixEnd) -> ir.AddressTest:
-    if isinstance(element, DynamicEnd):
-        return dynamic_set(element.set)
-    return ir.HostSuffix(element.value, element.mask)
+    if isinstance(element, SuffixEnd):
+        return ir.HostSuffix(element.value, element.mask)
+    match element.set:
+        case DynamicSet() as held:
+            return dynamic_set(held)
+        case ListedSet() as held:
+            return listed_set(held)
 
 
 def _elements(policy: Policy) -> Iterator[tuple[Span | None, DynamicEnd | SuffixEnd]]:

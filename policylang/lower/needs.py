@@ -11,6 +11,7 @@ from policylang.ir.actions import Accept, AssignHelper, Jump, TransparentProxy
 from policylang.ir.origin import Origin, Why, joined
 from policylang.ir.ruleset import (
     Forwarding,
+    ListedSet,
     Lookup,
     Module,
     NeededHelper,
@@ -55,6 +56,7 @@ def needs(policy: Policy, ruleset: Ruleset) -> Needs:
         _inbound(policy),
         _forwards_any(policy, ruleset),
         policy.settings.cuts_flows,
+        tuple(test.source for test in ruleset.address_tests if isinstance(test, ListedSet)),
     )
 
 

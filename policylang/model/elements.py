@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from policylang.diagnostics import Label, Report
+from policylang.model.durations import duration_s
+from policylang.model.lists import listed_set
 from policylang.model.scope import Scope, cycle
-from policylang.model.types import DynamicSet, Zone
+from policylang.model.types import DynamicSet, ListedSet, Zone
 from policylang.packets.fields import PORTS
 from policylang.packets.values import (
     NAME_BYTES,
@@ -32,7 +33,6 @@ DYNAMIC_SIZE = 65_535
 MOST_DYNAMIC_SIZE = 1 << 24
 MOST_DYNAMIC_NAME = 64
 
-UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 MOST_SECONDS = 2_147_483  # ipset holds no longer time-out (IPSET_MAX_TIMEOUT), 24 days
 
 
@@ -40,12 +40,13 @@ MOST_SECONDS = 2_147_483  # ipset holds no longer time-out (IPSET_MAX_TIMEOUT), 
 class SetValue:
     """What a set holds; `kind` None where nothing tells it (an empty set).
 
-    `dynamic` where it is filled at run time; `values` is empty then.
+    `at_run_time` where what it holds may change while a policy is in force; `values` is empty
+    then.
     """
 
     kind: str | None
     values: Ranges
-    dynamic: DynamicSet | None = None
+    at_run_time: DynamicSet | ListedSet | None = None
 
 
 @dataclass(slots=True)
@@ -89,6 +90,21 @@ class Elements:
                 "mean one host",
             )
         return parsed
+
+    def addresses(
+        self, nodes: Iterable[tree.Address | tree.Name], *, otherwise: str | None = None
+    ) -> Ranges:
+        """Addresses and sets of them, not those that are filled at run time.
+
+        `otherwise` is the help for a name that stands for something else or for nothing.
+        """
+        found = Ranges()
+        for node in nodes:
+            if isinstance(node, tree.Name):
+                found = found | self.set_of(node, ADDRESS, "set of addresses", otherwise)
+            elif (pair := self.address(node)) is not None:
+                found = found | Ranges((pair,))
+        return found
 
     def suffix(self, node: tree.Address) -> tuple[int, int] | None:
         """The value and the mask of an end of IPv6 addresses (`::10/-64`); reports `bad-suffix`.
@@ -158,15 +174,17 @@ class Elements:
 
     # --- sets -------------------------------------------------------------------------------
 
-    def set_of(self, name: tree.Name, kind: str, wanted: str) -> Ranges:
+    def set_of(
+        self, name: tree.Name, kind: str, wanted: str, otherwise: str | None = None
+    ) -> Ranges:
         """The values of the set that a name stands for, which must hold `kind`."""
         declaration = self.scope.find(name.text)
         if not isinstance(declaration, tree.SetDecl):
-            self.scope.unknown("unknown-name", wanted, name, tree.SetDecl)
+            self.scope.unknown("unknown-name", wanted, name, tree.SetDecl, otherwise=otherwise)
             return Ranges()
         value = self.set_value(declaration, name)
-        if value.dynamic is not None:
-            self._tell_dynamic(name)
+        if value.at_run_time is not None:
+            self._tell_dynamic(name, value.at_run_time)
             return Ranges()
         if value.kind not in (kind, None):
             self.report.add(
@@ -178,10 +196,11 @@ class Elements:
             return Ranges()
         return value.values
 
-    def _tell_dynamic(self, name: tree.Name) -> None:
+    def _tell_dynamic(self, name: tree.Name, held: DynamicSet | ListedSet) -> None:
+        how = "filled" if isinstance(held, DynamicSet) else "kept up to date"
         self.report.add(
             "dynamic-set",
-            f"`{name.text}` is filled at run time, so it cannot be a part of something else",
+            f"`{name.text}` is {how} at run time, so it cannot be a part of something else",
             name.span,
             help="name it where a rule says `from`, `to` or `except`",
         )
@@ -192,16 +211,20 @@ class Elements:
         if not isinstance(declaration, tree.SetDecl):
             self.scope.unknown("unknown-name", "dynamic set", name, tree.SetDecl)
             return None
-        value = self.set_value(declaration, name)
-        if value.dynamic is None:
-            self.report.add(
-                "not-dynamic",
-                f"`{name.text}` is written out, and nothing can be put into it",
-                name.span,
-                help=f"declare it to be filled at run time: `set {name.text} = dynamic`",
-                labels=(Label(declaration.name.span, "declared here"),),
-            )
-        return value.dynamic
+        held = self.set_value(declaration, name).at_run_time
+        if isinstance(held, DynamicSet):
+            return held
+        how = "written out" if held is None else "a list from elsewhere"
+        self.report.add(
+            "not-dynamic",
+            f"`{name.text}` is {how}, and nothing can be put into it",
+            name.span,
+            help="declare one to be filled at run time: `set NAME = dynamic`"
+            if held is not None
+            else f"declare it to be filled at run time: `set {name.text} = dynamic`",
+            labels=(Label(declaration.name.span, "declared here"),),
+        )
+        return None
 
     def _dynamic(self, declaration: tree.SetDecl, node: tree.DynamicNode) -> SetValue:
         name = declaration.name
@@ -237,6 +260,11 @@ class Elements:
             return SetValue(None, Ranges())
         if declaration.dynamic is not None:
             self._sets[name] = self._dynamic(declaration, declaration.dynamic)
+            return self._sets[name]
+        if declaration.listed is not None:
+            locked = self.scope.loaded.locked
+            held = listed_set(declaration, declaration.listed, locked, self.report)
+            self._sets[name] = SetValue(ADDRESS, Ranges(), held)
             return self._sets[name]
         self._open.append(declaration.name)
         kind, values = self._list(declaration.elements, None)
@@ -297,8 +325,8 @@ class Elements:
                     self.scope.unknown("unknown-name", "set", element, tree.SetDecl)
                     return None, ()
                 value = self.set_value(declaration, element)
-                if value.dynamic is not None:
-                    self._tell_dynamic(element)
+                if value.at_run_time is not None:
+                    self._tell_dynamic(element, value.at_run_time)
                     return None, ()
                 return value.kind, value.values
 
@@ -325,11 +353,7 @@ class Elements:
                     interfaces += (r for n in item.names if (r := self._interface(n)) is not None)
                 else:
                     says_network = True
-                    for element in item.elements:
-                        if isinstance(element, tree.Name):
-                            networks += self.set_of(element, ADDRESS, "set of addresses")
-                        elif (address := self.address(element)) is not None:
-                            networks.append(address)
+                    networks += self.addresses(item.elements)
             if not (says_interface or says_network):
                 self.report.add(
                     "empty-zone",
@@ -374,8 +398,7 @@ def mac_number(text: str) -> int:
 
 def seconds(report: Report, node: tree.Duration) -> int:
     """A duration in seconds, for which a set keeps an element; reports `bad-duration`."""
-    parts = re.findall(r"([0-9]+)([smhdw])", node.text)
-    total = sum(int(count) * UNIT_S[unit] for count, unit in parts)
+    total = duration_s(node.text)
     if not 1 <= total <= MOST_SECONDS:
         report.add(
             "bad-duration",

@@ -71,6 +71,7 @@ class Settings:
     invalid: InvalidPolicy = InvalidPolicy.DROP
     invalid_log: Log | None = None
     has_counters: bool = False
+    cuts_flows: bool = False  # open connections that are not allowed any more end on a reload
 
 
 Statement = PolicyRule | NativeRule | Treatment

@@ -15,7 +15,8 @@ from policylang.model.rules import Context, Rules
 from policylang.model.scope import Scope
 from policylang.model.services import Services
 from policylang.model.settings import defaults, said_items, settings, ways
-from policylang.model.treatments import Treatments
+from policylang.model.statement_reader import StatementReader
+from policylang.model.treatments import treatment
 from policylang.model.types import DynamicSet
 from policylang.packets.values import Ranges
 from policylang.syntax import tree
@@ -40,7 +41,7 @@ def resolve(loaded: tree.Loaded, report: Report, native_chains: Chains | None = 
     conditions = ConditionsReader(elements, options, report, reading.is_local_time)
     rules = Rules(scope, elements, services, options, conditions, report)
     protections = Protections(rules, options, report)
-    treatments = Treatments(rules, elements, options, conditions, report)
+    reader = StatementReader(rules, elements, options, conditions, report)
 
     for declaration in scope.declared.values():
         match declaration:
@@ -56,7 +57,7 @@ def resolve(loaded: tree.Loaded, report: Report, native_chains: Chains | None = 
                     pass
 
     return Policy(
-        tuple(_statements(loaded, rules, treatments, native_chains or {}, report)),
+        tuple(_statements(loaded, rules, reader, native_chains or {}, report)),
         defaults(loaded, options, report),
         settings(items, options),
         tuple(
@@ -76,7 +77,7 @@ def resolve(loaded: tree.Loaded, report: Report, native_chains: Chains | None = 
 def _statements(
     loaded: tree.Loaded,
     rules: Rules,
-    treatments: Treatments,
+    reader: StatementReader,
     native_chains: Chains,
     report: Report,
 ) -> Iterator[Statement]:
@@ -90,9 +91,9 @@ def _statements(
                 if native is not None:
                     yield native
             case _ if isinstance(statement, tree.TreatmentNode):
-                treatment = treatments.of(statement)
-                if treatment is not None:
-                    yield treatment
+                treated = treatment(statement, reader)
+                if treated is not None:
+                    yield treated
 
 
 def _protections(loaded: tree.Loaded, protections: Protections) -> Iterator[Protect]:
@@ -104,9 +105,9 @@ def _protections(loaded: tree.Loaded, protections: Protections) -> Iterator[Prot
 def _dynamic_sets(scope: Scope, elements: Elements) -> Iterator[DynamicSet]:
     for declaration in scope.declared.values():
         if isinstance(declaration, tree.SetDecl):
-            dynamic = elements.set_value(declaration, declaration.name).dynamic
-            if dynamic is not None:
-                yield dynamic
+            held = elements.set_value(declaration, declaration.name).at_run_time
+            if isinstance(held, DynamicSet):
+                yield held
 
 
 def _bogons(loaded: tree.Loaded, elements: Elements) -> Ranges:

@@ -108,7 +108,7 @@ class Rules:
         answer = self.options.answer(node.verb, node.answers)
         conditions = self.conditions.read(node.conditions)
         said = self.options.of(node.options, bans=node.verb != "allow")
-        if not self.both_ends_said(node, ends, context):
+        if not self._both_ends_said(node, ends, context):
             return None
         self.check_places(node.conditions, ends)
         self._check_ban(node)
@@ -164,10 +164,7 @@ class Rules:
 
     def check_places(self, conditions: tuple[tree.Condition, ...], ends: Ends) -> None:
         """Report conditions that packets on the rule's way do not have: `misplaced-condition`."""
-        is_own = any(
-            one.elements and all(isinstance(e, SelfEnd) for e in one.elements)
-            for one in ends.source
-        )
+        is_own = any(one.is_self for one in ends.source)
         for condition in conditions:
             match condition:
                 case tree.OwnerCondition(kind=word) if not is_own:
@@ -189,7 +186,7 @@ class Rules:
                 help=f"write the rule {hint}",
             )
 
-    def both_ends_said(self, node: tree.Node, ends: Ends, context: Context) -> bool:
+    def _both_ends_said(self, node: tree.RuleNode, ends: Ends, context: Context) -> bool:
         """Whether both ends are said; reports `missing-end`, but for drafts."""
         if ends.source and ends.destination:
             return True
@@ -203,10 +200,9 @@ class Rules:
         else:
             unsaid = "where it comes from"
             hint = "add `from self` (or write `outbound to`), `from ZONE`, or `from any`"
-        what = "rule" if isinstance(node, tree.RuleNode) else "statement"
         self.report.add(
             "missing-end",
-            f"the {what} leaves {unsaid} unsaid",
+            f"the rule leaves {unsaid} unsaid",
             node.span,
             help=hint,
             labels=[Label(n.span, "used here") for n in context.used_at],
@@ -429,13 +425,7 @@ class Rules:
         ports = None if node.ports is None else self.elements.port(node.ports)
         if node.ports is not None and ports is None:
             return ()
-        addresses = Ranges() if node.addresses else None
-        for element in node.addresses:
-            assert addresses is not None
-            if isinstance(element, tree.Name):
-                addresses |= self.elements.set_of(element, ADDRESS, "set of addresses")
-            elif (found := self.elements.address(element)) is not None:
-                addresses |= Ranges((found,))
+        addresses = self.elements.addresses(node.addresses) if node.addresses else None
         return (PublishedEnd(None if ports is None else Ranges((ports,)), addresses, within),)
 
     def _is_end(self, name: tree.Name) -> bool:
@@ -448,8 +438,8 @@ class Rules:
                 return (ZoneEnd(self.elements.zone_value(declaration), within),)
             case tree.SetDecl() as declaration:
                 value = self.elements.set_value(declaration, name)
-                if value.dynamic is not None:
-                    return (DynamicEnd(value.dynamic, within),)
+                if value.at_run_time is not None:
+                    return (DynamicEnd(value.at_run_time, within),)
                 if value.kind not in (ADDRESS, None):
                     self.report.add(
                         "wrong-kind",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from policylang.diagnostics import Label, Report, did_you_mean
@@ -9,6 +10,9 @@ from policylang.source import Span
 from policylang.syntax import tree
 from policylang.syntax.slips import MAC_HELP, looks_like_mac
 from policylang.syntax.tokens import RESERVED
+
+# How Linux and its usual programs call interfaces.
+_INTERFACE = re.compile(r"(eth|en[ospx]|wl|ww|ppp|br|wg|tun|tap|docker|bond|vlan)[\w-]*[0-9]")
 
 Declaration = tree.ZoneDecl | tree.SetDecl | tree.ServiceDecl | tree.ServiceGroup | tree.RulesDecl
 
@@ -65,14 +69,17 @@ class Scope:
             self.declared.get(name) or self.loaded.services.get(name) or self.loaded.sets.get(name)
         )
 
-    def unknown(self, code: str, wanted: str, name: tree.Name, *kinds: type) -> None:
+    def unknown(
+        self, code: str, wanted: str, name: tree.Name, *kinds: type, otherwise: str | None = None
+    ) -> None:
         """Report that a name stands for nothing, or not for what is wanted here.
 
-        `wanted` is in words ("zone, set or address"); `kinds` are the declarations it means.
+        `wanted` is in words ("zone, set or address"); `kinds` are the declarations it means;
+        `otherwise` is the help where the name itself suggests none.
         """
         found = self.find(name.text)
         if found is not None:
-            self.wrong_kind(wanted, name, found)
+            self.wrong_kind(wanted, name, found, otherwise)
             return
         if name.text in self.loaded.broken:  # its declaration could not be read, as reported
             return
@@ -88,14 +95,32 @@ class Scope:
             hint = MAC_HELP
         elif hint is None and name.text in self.loaded.known_services:
             hint = f"`{name.text}` is a service, which stands for protocol and ports together"
-        self.report.add(code, f"no {wanted} named `{name.text}`", name.span, help=hint)
+        elif hint is None and tree.ZoneDecl in kinds:
+            hint = self._interface_hint(name.text)
+        self.report.add(code, f"no {wanted} named `{name.text}`", name.span, help=hint or otherwise)
 
-    def wrong_kind(self, wanted: str, name: tree.Name, found: Declaration) -> None:
+    def _interface_hint(self, text: str) -> str | None:
+        """The zone that is meant by the name of an interface."""
+        for declaration in self.declared.values():
+            if isinstance(declaration, tree.ZoneDecl):
+                for item in declaration.items:
+                    if isinstance(item, tree.InterfaceItem) and any(
+                        name.text == text for name in item.names
+                    ):
+                        return f"it is an interface of zone `{declaration.name.text}`"
+        if _INTERFACE.fullmatch(text):
+            return f"an interface stands in a zone: `zone wan {{ interface {text} }}`"
+        return None
+
+    def wrong_kind(
+        self, wanted: str, name: tree.Name, found: Declaration, help: str | None = None
+    ) -> None:
         """Report a name that stands for something else than is wanted here."""
         self.report.add(
             "wrong-kind",
             f"`{name.text}` is a {kind_of(found)}; expected a {wanted}",
             name.span,
+            help=help,
             labels=(Label(found.name.span, "declared here"),),
         )
 

@@ -35,7 +35,7 @@ class Ways:
 
 
 def said_items(loaded: tree.Loaded, report: Report) -> tuple[tree.Setting, ...]:
-    """The settings of all statements, each once; reports `duplicate-setting`, `not-yet`."""
+    """The settings of all statements, each once; reports `duplicate-setting`."""
     first: dict[type, tree.Setting] = {}
     for statement in loaded.statements:
         if not isinstance(statement, tree.SettingsNode):
@@ -50,14 +50,6 @@ def said_items(loaded: tree.Loaded, report: Report) -> tuple[tree.Setting, ...]:
                 )
                 continue
             first[type(item)] = item
-            if isinstance(item, tree.OnReloadSetting) and item.value == "cut":
-                report.add(
-                    "not-yet",
-                    "`on-reload cut` is a part of the language that this version does not "
-                    "compile yet",
-                    item.span,
-                    help="open connections are kept; `also established` makes a rule hold for them",
-                )
     return tuple(first.values())
 
 
@@ -83,6 +75,8 @@ def settings(items: tuple[tree.Setting, ...], options: Options) -> Settings:
             case tree.InvalidSetting():
                 log = None if item.log is None else options.log(item.log)
                 found = replace(found, invalid=InvalidPolicy(item.value), invalid_log=log)
+            case tree.OnReloadSetting():
+                found = replace(found, cuts_flows=item.value == "cut")
             case tree.CountersSetting():
                 found = replace(found, has_counters=item.value == "on")
     return found

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from policylang.diagnostics import Report
 from policylang.model.conditions import ConditionsReader
-from policylang.model.elements import ADDRESS, Elements
+from policylang.model.elements import Elements
 from policylang.model.options import Options, Said
-from policylang.model.rules import Context, Ends, Rules
-from policylang.model.types import (
-    Conditions,
-    EndElement,
-    EndList,
-    Traffic,
-)
-from policylang.packets.values import Range, Ranges
+from policylang.model.rules import Ends, Rules
+from policylang.model.types import Conditions, EndElement, EndList, Traffic
 from policylang.syntax import tree
 
-MOST_NEW_PORTS = 256  # one rule each
-_WITH_PORT = re.compile(r"(?P<address>[0-9.]+):(?P<ports>[0-9]{1,5}(-[0-9]{1,5})?)")
-
-# What each statement takes beside its ends: all of them take a name.
 _LOGGED = (tree.MasqueradeNode, tree.SnatNode, tree.DnatNode, tree.RedirectNode, tree.TproxyNode)
+_COUNTING = (tree.LimitCondition, tree.ConnectionsCondition)
+# What is the same for the packets of both directions.
+_OF_BOTH_WAYS = (tree.FamilyCondition, tree.MarkCondition)
+# What has nothing to say of packets to this host, and what neither of those from it.
+_LEAVING = (tree.MasqueradeNode, tree.SnatNode, tree.OffloadNode)
+_PASSING = (tree.OffloadNode,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +32,7 @@ class StatementReader:
     conditions: ConditionsReader
     report: Report
 
-    def _said(self, node: tree.TreatmentNode) -> Said:
+    def said(self, node: tree.TreatmentNode) -> Said:
         """The options; reports `misplaced-option` for what has no meaning here."""
         for option in node.options:
             what = None
@@ -54,26 +49,34 @@ class StatementReader:
                 )
         return self.options.of(node.options)
 
-    def _conditions(self, node: tree.TreatmentNode, ends: Ends) -> Conditions:
-        """The conditions; reports `misplaced-condition` for those that count."""
-        for condition in node.conditions:
-            if isinstance(condition, (tree.LimitCondition, tree.ConnectionsCondition)):
-                self.report.add(
-                    "misplaced-condition",
-                    "a rate or a number of connections decides what passes, and this statement "
-                    "does not",
-                    condition.span,
-                    help="put a rule before it that denies what is over",
-                )
-        self.rules.check_places(node.conditions, ends)
-        return self.conditions.read(node.conditions)
+    def what(self, elements: tuple[tree.WhatElement, ...]) -> tuple[Traffic, ...]:
+        """What a statement speaks of: everything where it names nothing."""
+        return self.rules.what(elements) if elements else (Traffic(),)
 
-    def _ends(self, node: tree.TreatmentNode, place: tree.Place) -> Ends | None:
-        self._refuse_published(place.destination)
+    # --- ends -------------------------------------------------------------------------------
+
+    def ends(self, node: tree.TreatmentNode, place: tree.Place) -> Ends | None:
+        """The ends that a place says, None where one is unsaid; reports `missing-end`."""
+        self.refuse_published(place.destination)
         ends = self.rules.narrowed(Ends(), place)
-        return ends if self.rules.both_ends_said(node, ends, Context()) else None
+        if ends.source and ends.destination:
+            return ends
+        if ends.source:
+            unsaid = "where it goes"
+            hint = "add `to ZONE`, or `to any`"
+            if not isinstance(node, _LEAVING):
+                hint = "add `to self` (or write `inbound from`), `to ZONE`, or `to any`"
+        else:
+            unsaid = "where it comes from"
+            hint = "add `from ZONE`, or `from any`"
+            if not isinstance(node, _PASSING):
+                hint = "add `from self` (or write `outbound to`), `from ZONE`, or `from any`"
+        self.report.add(
+            "missing-end", f"the statement leaves {unsaid} unsaid", place.span, help=hint
+        )
+        return None
 
-    def _refuse_published(self, end: tree.EndListNode | None) -> None:
+    def refuse_published(self, end: tree.EndListNode | None) -> None:
         """Report `published`, which is for rules: `wrong-end`."""
         for item in () if end is None else (*end.elements, *end.exceptions):
             if isinstance(item.element, tree.PublishedNode):
@@ -85,94 +88,7 @@ class StatementReader:
                     help="rules that allow, deny or reject have it; name the machines here",
                 )
 
-    def _lacks_from(
-        self, what: tuple[tree.WhatElement, ...], place: tree.Place, statement: tree.Node
-    ) -> bool:
-        """Whether a zone stands where what is spoken of does; reports `missing-end`."""
-        if place.source is not None or place.direction is not None or len(what) != 1:
-            return False
-        match what[0]:
-            case tree.Name(text=text) as name if isinstance(
-                self.rules.scope.find(text), (tree.ZoneDecl, tree.SetDecl)
-            ):
-                word = statement.span.text.split()[0]
-                self.report.add(
-                    "missing-end",
-                    "the statement leaves where it comes from unsaid",
-                    name.span,
-                    help=f"did you mean `{word} from {name.span.text} …`?",
-                )
-                return True
-        return False
-
-    def _what(self, elements: tuple[tree.WhatElement, ...]) -> tuple[Traffic, ...]:
-        """What a statement speaks of: everything where it names nothing."""
-        return self.rules.what(elements) if elements else (Traffic(),)
-
-    def _addresses(self, nodes: Iterable[tree.Address | tree.Name]) -> Ranges:
-        """Addresses and sets of them, not those that are filled at run time."""
-        found = Ranges()
-        for node in nodes:
-            if isinstance(node, tree.Name):
-                found = found | self.elements.set_of(node, ADDRESS, "set of addresses")
-            elif (match := _WITH_PORT.fullmatch(node.text)) is not None:
-                self.report.add(
-                    "bad-address",
-                    f"`{node.text}` is an address and a port",
-                    node.span,
-                    help=f"the port stands apart, behind all addresses: "
-                    f"`{match['address']} port {match['ports']}`",
-                )
-            elif (pair := self.elements.address(node)) is not None:
-                found = found | Ranges((pair,))
-        return found
-
-    def _new_ports(
-        self,
-        node: tree.Number | tree.NumberRange | None,
-        what: tuple[Traffic, ...],
-        statement: tree.Node,
-    ) -> Range | None:
-        """The ports that take the place of those of `what`; reports `bad-new-port`."""
-        if node is None:
-            return None
-        ports = self.elements.port(node)
-        if ports is None:
-            return None
-        low, high = ports
-        if low == 0:
-            self._bad_port("no connection goes to port 0", node)
-        elif any(traffic.ports is None for traffic in what):
-            self._bad_port(
-                "a new port is for what has one",
-                node,
-                help="name services or ports: `tcp 8080`, not `all`",
-            )
-        elif low != high:
-            if high - low >= MOST_NEW_PORTS:
-                self._bad_port(f"there can be {MOST_NEW_PORTS} new ports at most", node)
-            for traffic in what:
-                old = traffic.ports or Ranges()
-                if len(old) != 1 or old.count != high - low + 1:
-                    self._bad_port(
-                        f"{high - low + 1} new ports need a range of as many old ones",
-                        node,
-                        help="one new port can take the place of any number",
-                    )
-                    break
-        return ports
-
-    def _bad_port(self, message: str, node: tree.Node, *, help: str | None = None) -> None:
-        self.report.add("bad-new-port", message, node.span, help=help)
-
-    def _source_ports(self, node: tree.Number | tree.NumberRange | None) -> Range | None:
-        """The range that source ports are taken from; reports `bad-new-port`."""
-        ports = None if node is None else self.elements.port(node)
-        if node is not None and ports is not None and ports[0] == 0:
-            self._bad_port("no connection comes from port 0", node)
-        return ports
-
-    def _check_elements(
+    def check_elements(
         self,
         node: tree.EndListNode | None,
         one: EndList | None,
@@ -196,3 +112,39 @@ class StatementReader:
                         item.span,
                         help=f"name {wanted}",
                     )
+
+    # --- conditions -------------------------------------------------------------------------
+
+    def conditions_on(
+        self,
+        node: tree.TreatmentNode,
+        ends: Ends,
+        refused: tuple[type[tree.Condition], ...] = (),
+    ) -> Conditions:
+        """The conditions; reports `misplaced-condition` for those that count.
+
+        Those of `refused` were reported already: nothing more is told of their place.
+        """
+        left = tuple(c for c in node.conditions if not isinstance(c, refused))
+        self.refuse_conditions(
+            [condition for condition in left if isinstance(condition, _COUNTING)],
+            "a rate or a number of connections decides what passes, and this statement does not",
+            "put a rule before it that denies what is over",
+        )
+        self.rules.check_places(left, ends)
+        return self.conditions.read(node.conditions)
+
+    def conditions_of_both_ways(self, node: tree.NetmapNode | tree.ClampNode) -> Conditions:
+        """The conditions of what holds for both directions; reports `misplaced-condition`."""
+        word = "netmap" if isinstance(node, tree.NetmapNode) else "clamp mss"
+        self.refuse_conditions(
+            [c for c in node.conditions if not isinstance(c, _OF_BOTH_WAYS)],
+            f"`{word}` holds in both directions, and this is known of one alone",
+            "`ipv4`, `ipv6` and `mark` can stand here",
+        )
+        return self.conditions.read(node.conditions)
+
+    def refuse_conditions(self, conditions: list[tree.Condition], message: str, help: str) -> None:
+        """Report conditions that cannot stand in a statement: `misplaced-condition`."""
+        for condition in conditions:
+            self.report.add("misplaced-condition", message, condition.span, help=help)

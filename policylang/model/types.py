@@ -104,6 +104,20 @@ class DynamicSet:
     span: Span = field(compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class ListedSet:
+    """A set of addresses from elsewhere, kept up to date at run time.
+
+    `sources` are as a lock file calls them; `addresses` are what it holds of them.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    refresh_s: int
+    addresses: Ranges
+    span: Span = field(compare=False)
+
+
 class Group(StrEnum):
     """Destinations that are no addresses of one machine."""
 
@@ -149,7 +163,7 @@ class GroupEnd:
 class DynamicEnd:
     """Another machine whose address is in the set by then, in every zone of `within`."""
 
-    set: DynamicSet
+    set: DynamicSet | ListedSet
     within: tuple[Zone, ...] = ()
 
 
@@ -202,6 +216,11 @@ class EndList:
     elements: tuple[EndElement, ...]
     exceptions: tuple[EndElement, ...] = ()
     span: Span | None = field(default=None, compare=False)
+
+    @property
+    def is_self(self) -> bool:
+        """Whether it names this host and nobody else."""
+        return bool(self.elements) and all(isinstance(e, SelfEnd) for e in self.elements)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from policylang.diagnostics import Label, Report
 from policylang.source import SourceFile, Span
@@ -23,7 +24,11 @@ from policylang.syntax.parameters import Parameters
 from policylang.syntax.parse import opened, parse
 from policylang.syntax.wording import quoted
 
+if TYPE_CHECKING:
+    from policylang.syntax.locks import Lock
+
 SUFFIX = ".policy"
+LOCK_SUFFIX = ".lock"  # behind the whole name of the policy's file
 SERVICES, GROUPS = "services", "groups"  # folders of the catalogue
 MOST_OPEN = 50  # files that include one another
 
@@ -36,7 +41,7 @@ def load(path: Path, report: Report, parameters: Mapping[str, str] = NO_PARAMETE
     `parameters` are the values of its parameters that are set from outside. Never raises on
     account of a file: what cannot be read is reported and left out.
     """
-    loader = _Loader(path.parent, report, Parameters.given(parameters, report))
+    loader = _Loader(path.parent, report, Parameters.given(parameters, report), path)
     file = loader.read(path, None)
     if file is not None:
         loader.include(file, path, None)
@@ -52,13 +57,40 @@ def load_text(
 ) -> tree.Loaded:
     """The policy in a text that came from elsewhere, standard input say.
 
-    `name` is what messages call it; paths in it are relative to `folder`.
+    `name` is what messages call it; paths in it are relative to `folder`. A name as of standard
+    input, `<stdin>`, is no file's, and then there is no lock file.
     """
-    loader = _Loader(folder, report, Parameters.given(parameters, report))
+    policy = None if name.startswith("<") else folder / name
+    loader = _Loader(folder, report, Parameters.given(parameters, report), policy)
     file = SourceFile(name, text.removeprefix("\N{BYTE ORDER MARK}"))
     if is_text(file, report):
         loader.include(file, folder / name, None)
     return loader.loaded()
+
+
+def lock_path(policy: Path) -> Path:
+    """Where the lock file of a policy's file is."""
+    return policy.with_name(policy.name + LOCK_SUFFIX)
+
+
+def read_lock_beside(policy: Path, name: str, report: Report) -> Lock | None:
+    """What the lock file beside a policy holds, which messages call `name`; nothing without one.
+
+    None, reported, where it cannot be read: `unreadable-file`, `not-utf8`, `damaged-lock`.
+    """
+    try:
+        data = lock_path(policy).read_bytes()
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "no such path"
+        message = f"cannot read {quoted(name)}: {why[0].lower()}{why[1:]}"
+        report.add("unreadable-file", message, None)
+        return None
+    from policylang.syntax.locks import read_lock  # as lists below
+
+    file = decoded(data, name, report)
+    return None if file is None else read_lock(file, report)
 
 
 def load_catalogue(report: Report) -> tree.Loaded:
@@ -70,11 +102,16 @@ def load_catalogue(report: Report) -> tree.Loaded:
 
 @dataclass(slots=True)
 class _Loader:
-    """What has been read so far. `folder` is the one that file names are relative to."""
+    """What has been read so far. `folder` is the one that file names are relative to.
+
+    `policy` is the file of the policy, None where it has none.
+    """
 
     folder: Path
     report: Report
     parameters: Parameters
+    policy: Path | None = None
+    wants_lock: bool = False
     statements: list[tree.Statement] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     lists: dict[tuple[str, tree.FileList], tree.ListFile] = field(default_factory=dict)
@@ -137,6 +174,7 @@ class _Loader:
                 self.parameters.declare(statement)
                 return
             case tree.SetDecl():
+                self.wants_lock |= statement.listed is not None
                 for element in (*statement.elements, *statement.exceptions):
                     if isinstance(element, tree.FileList):
                         self.list_file(element, path.parent)
@@ -184,6 +222,14 @@ class _Loader:
 
     def list_file(self, element: tree.FileList, folder: Path) -> None:
         """Read the list that a set names, unless it has been."""
+        if "://" in element.path:
+            self.report.add(
+                "unreadable-file",
+                f"{quoted(element.path)} is no file of this machine",
+                element.span,
+                help=f'a list from elsewhere is a set: `set NAME = url "{element.path}"`',
+            )
+            return
         path = folder / element.path
         key = os.path.realpath(path), element.column
         if key not in self.read_lists:
@@ -212,6 +258,16 @@ class _Loader:
             return None
         file = self.decoded(path, data)
         return None if file is None else parse_list(file, self.report, element.column)
+
+    def locked(self) -> tree.LockedAddresses | None:
+        """What the lock file holds, nothing where there is none; None where it is damaged."""
+        if self.policy is None:
+            return tree.LockedAddresses({}, None)
+        lock = read_lock_beside(self.policy, self.name_of(lock_path(self.policy)), self.report)
+        if lock is None:
+            return None
+        addresses = {key: locked.addresses for key, locked in lock.items()}
+        return tree.LockedAddresses(addresses, self.name_of(self.policy))
 
     # --- the catalogue ----------------------------------------------------------------------
 
@@ -255,6 +311,7 @@ class _Loader:
             tuple(self.broken),
             self.sets(sets, frozenset(known_sets)),
             known_sets,
+            self.locked() if self.wants_lock else None,
         )
 
     def services(

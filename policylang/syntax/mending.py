@@ -247,7 +247,7 @@ class Mender:
     ) -> list[Token] | None:
         """Tell of a word of the language that was meant as a name."""
         found = tokens[at]
-        if found.kind == "dynamic" and "file" in expected:
+        if found.kind in ("dynamic", "resolve", "url") and "file" in expected:
             return None  # among the elements of a set it is no badly chosen name
         before, after = tokens[:at], tokens[at + 1 :]
         mended = [*before, found._replace(kind=NAME), *after]

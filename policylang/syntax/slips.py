@@ -32,12 +32,51 @@ _PHRASES = {
     **dict.fromkeys(("hashlimit", "recent"), "limit 4/minute per source"),
     **dict.fromkeys(("time", "hours"), "during 08:00-18:00"),
 }
+# The options of iptables, without their dashes, and what says the same here.
+_OPTIONS_OF_OTHERS = {
+    "to-destination": "the target stands behind `to`: `to 10.0.2.10 port 8080`",
+    "to-source": "the new address stands behind `as`: `as 198.51.100.7`",
+    **dict.fromkeys(
+        ("to-ports", "to-port", "on-port"), "the port stands behind `port`: `port 8080`"
+    ),
+    **dict.fromkeys(
+        ("dport", "dports", "destination-port", "destination-ports"),
+        "ports stand right behind their protocol: `tcp 80`",
+    ),
+    **dict.fromkeys(
+        ("sport", "sports", "source-port", "source-ports"),
+        "it is a condition: `source port 1024-65535`",
+    ),
+    **dict.fromkeys(("s", "src", "source"), "where it comes from: `from 192.0.2.0/24`"),
+    **dict.fromkeys(("d", "dst", "destination"), "where it goes: `to 192.0.2.0/24`"),
+    **dict.fromkeys(
+        ("i", "o", "in-interface", "out-interface"),
+        "an interface stands in a zone, `zone wan { interface eth0 }`, and the zone behind `from` "
+        "or `to`",
+    ),
+    **dict.fromkeys(("p", "proto", "protocol"), "a protocol has its ports: `tcp 80`, `udp 53`"),
+    **dict.fromkeys(
+        ("j", "jump"), "a statement starts with what becomes of packets: `allow`, `dnat`, `mark`"
+    ),
+    **dict.fromkeys(("set-mark", "set-xmark"), "the mark stands behind `as`: `as 0x10`"),
+    **dict.fromkeys(("set-dscp", "set-dscp-class"), "it stands behind `as`: `as dscp ef`"),
+    "clamp-mss-to-pmtu": "`clamp mss from lan to wan` says so by itself",
+    "set-mss": "the size stands behind `as`: `as 1400`",
+    **dict.fromkeys(("queue-num", "queue-balance"), "the queue stands behind `to`: `to 3`"),
+    "queue-bypass": "did you mean `bypass`?",
+    **dict.fromkeys(("random", "random-fully"), "did you mean `random`?"),
+    "persistent": "did you mean `persistent`?",
+    "log-prefix": 'it is an option: `log "PREFIX"`',
+    **dict.fromkeys(("state", "ctstate"), "rules speak of connections: answers pass by themselves"),
+}
 _ANSWERS = re.compile(r"tcp-reset|[a-z]+-(unreachable|prohibited)")
 
 _UNITS = (("second", "s"), ("minute", "m"), ("hour", "h"), ("day", "d"), ("week", "w"))
 _RATE = re.compile(r"([0-9]+)/([A-Za-z]+)")
 _TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}|[0-9]{1,2}([ap]m)?-[0-9]{1,2}[ap]m")
 _COLON_RANGE = re.compile(r"[0-9]{1,5}:[0-9]{1,5}")
+_PROTOCOL_PORT = re.compile(r"(tcp|udp|sctp|dccp)[/:]([0-9]{1,5}(?:-[0-9]{1,5})?)")
+_PORT_PROTOCOL = re.compile(r"([0-9]{1,5}(?:-[0-9]{1,5})?)/(tcp|udp|sctp|dccp)")
 _DATE = re.compile(r"[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}")
 _DURATION = re.compile(r"([0-9]+)([A-Za-z]+)")
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(-[0-9A-Fa-f]{2}){5}")
@@ -103,6 +142,10 @@ def slip(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> str | No
     before = tokens[at - 1].kind if at else ""
     after = tokens[at + 1] if at + 1 < len(tokens) else found
     match before, found.kind:
+        case "outbound", _ if found.kind in (NAME, STRING) and "to" in expected:
+            return f"did you mean `to {found.text}`?"
+        case "inbound", _ if found.kind in (NAME, STRING) and "from" in expected:
+            return f"did you mean `from {found.text}`?"
         case "outbound", "from":
             return "`outbound` is what this host sends; otherwise write `from X to Y`"
         case (("limit" | "log-limit"), _) if found.kind == NUMBER:
@@ -121,6 +164,11 @@ def slip(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> str | No
             return "`per source`, `per destination`, or per network: `per source/24`"
         case (("for" | "timeout"), _) if found.kind == NUMBER:
             return f"a time has a unit, without a blank: `{found.text}{_unit(after.text)}`"
+        case (("resolve" | "url"), _) if found.kind != STRING:
+            example = "cdn.example" if before == "resolve" else "https://lists.example/drop.txt"
+            return f'it stands in quotes: `{before} "{example}"`'
+        case "refresh", _ if found.kind == NUMBER:
+            return f"a time has a unit, without a blank: `{found.text}m`"
         case "dynamic", _:
             return "a dynamic set starts empty: `add source to SET` fills it"
         case "during", _ if found.kind == RANGE:
@@ -148,6 +196,12 @@ def _by_expected(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> 
         return "a default takes no conditions: write a rule, `deny all inbound limit …`"
     if "file" in expected and found.kind == "dynamic":
         return "a set is either dynamic or written out: `set banned = dynamic`"
+    if "file" in expected and found.kind in ("resolve", "url"):
+        return f'a list from elsewhere is a set of its own: `set NAME = {found.text} "…"`'
+    if "refresh" in expected:
+        return (
+            "a list from elsewhere stands alone: name it with others, or `except` others, in rules"
+        )
     return None if "EOF" in expected else form(first.kind)
 
 
@@ -173,6 +227,8 @@ def junk_words(token: Token, before: Token | None = None) -> tuple[str, str | No
         return "`;` separates nothing", "statements end by themselves: leave it out"
     if text == "-":
         return "a `-` that stands alone", "write a range without blanks: `1024-65535`"
+    if text[0] == "-" and text.lstrip("-")[:1].isalpha():
+        return f"{shown} is no word of this language", _OPTIONS_OF_OTHERS.get(text.lstrip("-"))
     if text[0] == "/" and before is not None:
         return f"{shown} stands alone", "a `/` has no blanks around it: `192.0.2.0/24`, `4/minute`"
     if text in ("[", "]"):
@@ -196,6 +252,10 @@ def junk_words(token: Token, before: Token | None = None) -> tuple[str, str | No
 def _near_a_value(text: str) -> tuple[str, str | None] | None:
     """What is wrong with a text that is almost a rate, a time, a date, a number …"""
     shown = quoted(text)
+    if (match := _PROTOCOL_PORT.fullmatch(text)) is not None:
+        return f"{shown} is not a port", f"did you mean `{match[1]} {match[2]}`?"
+    if (match := _PORT_PROTOCOL.fullmatch(text)) is not None:
+        return f"{shown} is not a port", f"did you mean `{match[2]} {match[1]}`?"
     if (match := _RATE.fullmatch(text)) is not None:
         unit = _unit(match[2], "")
         meant = next((word for word, letter in _UNITS[:4] if letter == unit), None)
@@ -235,7 +295,8 @@ def _near_a_name(text: str, before: Token | None) -> tuple[str, str | None]:
     if "." in text and text[0].isalpha() and text[-1].isalpha():
         return (
             f"{shown} is neither a name nor an address",
-            "host names are not looked up; write the address",
+            "a rule takes addresses: write the address, or name a set that is kept up to date, "
+            '`set NAME = resolve "cdn.example"`',
         )
     if any(c.isalpha() for c in text):
         return (

@@ -34,13 +34,14 @@ from policylang.syntax.tokens import (
     WORDS,
     Token,
 )
-from policylang.syntax.treatment_slips import start_slip
+from policylang.syntax.treatment_slips import form, start_slip
 from policylang.syntax.wording import close_word, quoted
 
 MOST_BLOCKS = 50  # one inside the other
 
 _BLOCKS = frozenset({"traffic", "rules"})
 _IN_BLOCKS = VERBS | {"use", "traffic", "expect"}
+_OUT_OF_BLOCK = "move it out of the block"
 _DECLARERS = frozenset({"zone", "set", "service", "rules", "host", "param"})
 
 _Inner = tree.RuleNode | tree.UseNode | tree.TrafficBlock
@@ -143,7 +144,7 @@ class Statements:
         """Whether `mark` is a condition; the statement says `as` before the next one starts."""
         value = self._tokens[at + 1].kind
         if value in (NUMBER, MASKED):
-            return True
+            return not self._has_place_on_line(at)
         if value not in (PARAMETER, JUNK) and self._mender.starts_line(self._tokens[at]):
             return False
         for token in islice(self._tokens, at + 1, None):
@@ -152,6 +153,17 @@ class Statements:
             if token.kind in ("{", "}", END) or token.kind in STATEMENTS | LATER_STATEMENTS:
                 return True
         return True
+
+    def _has_place_on_line(self, at: int) -> bool:
+        """Whether a line starts with this token and says a place, as no condition does."""
+        if not self._mender.starts_line(self._tokens[at]):
+            return False
+        for token in islice(self._tokens, at + 1, None):
+            if token.kind in STATEMENTS | {END} or self._mender.starts_line(token):
+                return False
+            if token.kind in ("inbound", "outbound", "from", "to"):
+                return True
+        return False
 
     def _opens_hosts(self, at: int) -> bool:
         """Whether `on` is followed by names and a block."""
@@ -279,11 +291,12 @@ class Statements:
         while self._blocks and self._blocks[-1].template is not None:
             opened_by = self._blocks[-1].opened_by
             if self._is_closed(opened_by):
+                is_treatment = first.kind in TREATMENTS
                 self._mender.complain(
                     "misplaced",
                     f"{quoted(first.text)} cannot stand in a block of rules",
                     first,
-                    help="move it out of the block",
+                    help=_OUT_OF_BLOCK + (", and say both ends in it" if is_treatment else ""),
                     labels=[Label(self._mender.span(opened_by), "the block that is open here")],
                 )
                 return
@@ -333,7 +346,7 @@ class Statements:
         """Tell of something that stands where a statement should start."""
         self._is_skipping = True
         word = token.kind in WORDS or token.kind == NAME
-        several = start_slip(token.text) if word else None
+        several = start_slip(token.text) or form(token.text) if word else None
         meant = None
         if word and several is None:
             meant = close_word(token.text, STATEMENTS | LATER_STATEMENTS)

@@ -73,7 +73,7 @@ RESERVED = (
     | JOINTS
     | {"any", "self", "broadcast", "multicast", "published", "all", "port"}
     | {"tcp", "udp", "sctp", "dccp", "icmp", "icmpv6", "protocol"}
-    | {"interface", "network", "file", "dynamic"}
+    | {"interface", "network", "file", "dynamic", "resolve", "url"}
     | {"essentials", "invalid", "on-reload", "log-limit", "counters"}
 )
 
@@ -85,7 +85,7 @@ UNRESERVED = frozenset(
         *("answers", "assign", "match", "family", "modules", "nat", "faults"),
         *("timeout", "column", "connections", "per", "destination", "for", "established", "ipsec"),
         *("against", "keep", "cut", "utc", "local", "at", "as", "by", "on", "mss", "random"),
-        *("persistent", "hairpin", "bypass"),
+        *("persistent", "hairpin", "bypass", "refresh"),
     }
 )
 

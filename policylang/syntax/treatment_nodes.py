@@ -65,7 +65,7 @@ class RedirectNode(Node):
 
 @dataclass(frozen=True, slots=True)
 class TproxyNode(Node):
-    """`tproxy WHAT from X to [Y] port N`."""
+    """`tproxy WHAT from X [to Y] port N`."""
 
     what: tuple[WhatElement, ...]
     source: EndListNode

@@ -5,6 +5,7 @@ Much of it is the wording of other firewalls. Like `slips`, it reads nothing its
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from policylang.syntax.tokens import (
@@ -39,6 +40,7 @@ _STARTS = {
     "nat": "`masquerade` or `snat` hides addresses, and `dnat` forwards ports",
     "forward": "`dnat` forwards ports to another machine; what may pass through this host is said "
     "by `allow … from X to Y`",
+    "hairpin": "it stands in a port forward: `dnat http from wan to 10.0.2.10 hairpin`",
     **dict.fromkeys(("dscp", "tos"), "it is a mark: `mark sip from lan to wan as dscp ef`"),
 }
 _TAKES_TURNS = frozenset({"roundrobin", "round-robin", "rr", "numgen"})
@@ -46,9 +48,21 @@ _PATH = frozenset({"pmtu", "mtu", "rt", "auto"})
 _PLACES = frozenset({"inbound", "outbound", "from", "to"})
 # What stands between the place of a statement and its conditions.
 _CLAUSES = frozenset({"port", "random", "persistent", "by", "hairpin", "answers", "bypass"})
+_CODE_POINT = re.compile(r"ef|be|le|va|cs[0-7]|af[1-4][1-3]")
 _NUMBERS = frozenset({NUMBER, RANGE})
 _MARKS = frozenset({NUMBER, MASKED})
 _NAMES = frozenset({NAME, STRING})
+
+# How other firewalls name the interface by which something comes or goes.
+_BY_INTERFACE = frozenset(
+    {
+        *("on", "via", "out", "dev", "oif", "iif", "oifname", "iifname"),
+        *("in-interface", "out-interface"),
+    }
+)
+_WITH_ZONES = "ends are zones, which name their interfaces: `from lan to wan`, and \
+`zone wan { interface eth0 }`"
+_PROTOCOLS = frozenset({"tcp", "udp", "sctp", "dccp"})
 
 _Slip = Callable[[Sequence[Token], int, frozenset[str]], str | None]
 
@@ -69,10 +83,27 @@ def treatment_slip(tokens: Sequence[Token], at: int, expected: frozenset[str]) -
     `expected` are the terminals that might stand there; None where it is no such mistake.
     """
     first, found, before = tokens[0].kind, tokens[at], tokens[at - 1]
+    if at == 0 or first not in VERBS | TREATMENTS:
+        return None
+    if at == 2 and before.text in _BY_INTERFACE and "from" in expected:
+        return _WITH_ZONES
+    if found.text in _BY_INTERFACE and expected & {"in", "from", "to"} and first != "tproxy":
+        return _WITH_ZONES
+    if found.kind == "port" and before.kind in _PROTOCOLS:
+        return f"ports stand right behind the protocol: `{before.text} 80`"
+    if found.kind in ("ipv4", "ipv6") and "ALL" in expected:
+        return f"a family stands behind both ends: `from lan to wan {found.text}`"
     if first in VERBS:
         return _in_a_rule(tokens, at)
-    if first not in TREATMENTS or at == 0:
-        return None
+    following = tokens[at + 1] if at + 1 < len(tokens) else found
+    if at == 1 and found.kind == "port" and "ALL" in expected:
+        return "a port has a protocol: `tcp 80`"
+    if found.kind == ADDRESS and "from" in expected and first != "dnat":
+        return f"did you mean `from {found.text}`?"
+    if found.kind == "," and tokens[at - 2].kind == "port":
+        return "there is one new port, or a range with as many as the old ones"
+    if found.kind == "with" and "as" not in expected:
+        return "answers are for `reject` alone"
     if at == 1 and found.kind in ("from", "inbound", "outbound") and "ALL" in expected:
         return f"name services or ports, or `all`: `{first} all {found.text} …`"
     words = {token.kind for token in tokens[1:at]}
@@ -82,9 +113,15 @@ def treatment_slip(tokens: Sequence[Token], at: int, expected: frozenset[str]) -
         return f"did you mean `port {found.text}`?"
     if before.kind == "except" and expected == {"ipsec"}:
         return "`except` takes away from an end: declare a set without it, and name that"
-    if found.kind in _NAMES and before.kind in (first, "mss") and "ALL" not in expected:
+    if (
+        found.kind in _NAMES
+        and before.kind in (first, "mss")
+        and "ALL" not in expected
+        and following.kind not in ("from", "inbound", "outbound", ",")
+    ):
         return f"did you mean `from {found.text}`?" if "from" in expected else form(first)
-    return _OF[first](tokens, at, expected)
+    of_statement = _OF.get(first)
+    return None if of_statement is None else of_statement(tokens, at, expected)
 
 
 def treatment_unfinished(tokens: Sequence[Token]) -> str | None:
@@ -109,16 +146,15 @@ def _masquerade(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> s
     if found.kind == "as" and "in" in expected:
         return "`masquerade` takes the address of the interface; `snat from X to Y as ADDRESS` \
 takes yours"
-    if tokens[1].kind == "on":
-        return "say both ends, `masquerade from lan to wan`; a zone names its interfaces: \
-`zone wan { interface eth0 }`"
-    return form("masquerade") if at == 2 and found.kind in _NAMES else None
+    if found.kind == "persistent":
+        return "`persistent` is for `snat`"
+    if at == 2 and found.kind in _NAMES and tokens[1].kind not in _PLACES:
+        return form("masquerade")
+    return None
 
 
 def _snat(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> str | None:
     found, before = tokens[at], tokens[at - 1]
-    if tokens[1].kind == "on":
-        return "say both ends: `snat from lan to wan as 198.51.100.7`"
     if tokens[1].kind == "to" and found.kind == "from":
         return "both ends stand first, and the new address behind `as`: \
 `snat from lan to wan as 198.51.100.7`"
@@ -126,7 +162,7 @@ def _snat(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> str | N
         return "`masquerade from X to Y` takes the address of the interface"
     if "as" not in expected or any(token.kind == "as" for token in tokens):
         return None
-    if found.kind == "to":
+    if found.kind in ("to", "with"):
         return "the new address stands behind `as`: `as 198.51.100.7`"
     if found.kind == ADDRESS:
         return f"did you mean `as {found.text}`?"
@@ -136,9 +172,18 @@ def _snat(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> str | N
 def _dnat(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> str | None:
     found, before = tokens[at], tokens[at - 1]
     has_target = "HAIRPIN" in expected
+    following = tokens[at + 1] if at + 1 < len(tokens) else found
+    if found.kind == NAME and "from" in expected and following.kind in ("to", "at"):
+        return f"did you mean `from {found.text}`?"
+    if found.kind == ADDRESS and "to" in expected and all(t.kind != "to" for t in tokens):
+        return f"did you mean `to {found.text}`?"
     if found.kind in _PLACES and "from" in expected:
         return "say from where, then to which machine: `dnat http from wan to 10.0.2.10`"
-    if found.kind == "port" and "to" in expected:
+    if before.kind == "hairpin" and found.kind == "from":
+        return "it works from all other zones by itself"
+    if found.kind == "to" and has_target:
+        return "what the client dials stands behind `at`: `from wan at 198.51.100.7 to 10.0.2.10`"
+    if found.kind == "port" and expected & {"from", "to"}:
         return "the new port stands behind the target: `to 10.0.2.10 port 8080`"
     if found.kind == "as" and "in" in expected:
         return "the target stands behind `to`: `to 10.0.2.10`"
@@ -146,7 +191,7 @@ def _dnat(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> str | N
         return "`at` stands before the target: `from wan at 198.51.100.7 to 10.0.2.10`"
     if before.kind == "to" and found.kind == "self":
         return "`redirect http from X to Y port N` sends it to this host"
-    if before.kind == "to" and found.kind == "any":
+    if before.kind == "to" and found.kind in ("any", "published", "broadcast", "multicast"):
         return "name the machine that answers"
     if before.kind == "by":
         return "`by source` keeps a client to one target; without it they take turns"
@@ -165,6 +210,11 @@ def _redirect(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> str
         return _behind_place(tokens[: at - 1], f"port {number}")
     if found.kind == "port" and "inbound" in expected:
         return _behind_place(tokens[:at], f"port {number}")
+    if found.kind == "to" and "port" in expected and tokens[at + 1 : at + 2]:
+        following = tokens[at + 1]
+        if following.kind == ADDRESS:
+            return f"`dnat` sends it to another machine: \
+`dnat http from lan at any to {following.text}`"
     if found.kind in ("to", "as") and "port" in expected:
         return f"did you mean `port {number}`?"
     return None
@@ -177,13 +227,17 @@ def _tproxy(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> str |
 what comes to this host"
     if before.kind == "port" and found.kind == RANGE:
         return "a proxy listens on one port"
-    if found.kind == "to" and "port" in expected:
+    if found.kind in ("to", "on") and "port" in expected:
         return "the port stands behind `port` alone: `port 3129`"
     return None
 
 
 def _netmap(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> str | None:
     found = tokens[at]
+    if found.kind == ADDRESS and "to" in expected:
+        return f"did you mean `to {found.text}`?"
+    if found.kind == "hairpin":
+        return "`hairpin` is for `dnat`"
     if "on" in expected and found.kind in ("from", "in", "at", "to") and at + 1 < len(tokens):
         return f"did you mean `on {tokens[at + 1].text}`?"
     return None
@@ -199,6 +253,10 @@ def _clamp(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> str | 
         return f"the size stands behind both ends: `clamp mss from lan to wan as {found.text}`"
     if "as" in expected and found.kind == NUMBER:
         return f"did you mean `as {found.text}`?"
+    if "as" in expected and found.kind == "to" and tokens[-1].text in _PATH:
+        return "leave it out: where no size is said, it is what the path takes"
+    if before.kind == "mss" and found.kind in _NAMES:
+        return "it is about TCP alone: `clamp mss from lan to wan`"
     if "as" in expected and found.kind == "to" and tokens[-1].kind == NUMBER:
         return f"did you mean `as {tokens[-1].text}`?"
     return None
@@ -212,11 +270,13 @@ def _mark(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> str | N
     if before.kind == "as":
         if found.kind == "mark" and following.kind in _MARKS:
             return f"did you mean `as {following.text}`?"
-        if found.kind == NAME and found.text != "tos":
+        if found.kind == NAME and _CODE_POINT.fullmatch(found.text.lower()):
             return f"did you mean `as dscp {found.text}`?"
         return None
     if found.kind == "as" and "inbound" in expected:
         return "the ends stand before the mark: `mark https from lan to wan as 0x10`"
+    if found.kind == NUMBER and before.kind == NUMBER and "as" not in expected:
+        return f"did you mean `as {before.text}/{found.text}`?"
     if found.text == "mask" and following.kind == NUMBER and before.kind == NUMBER:
         return f"did you mean `as {before.text}/{following.text}`?"
     if "as" not in expected:
@@ -229,10 +289,6 @@ def _mark(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> str | N
         return f"did you mean `as dscp {following.text}`?" if following is not found else None
     if found.kind == "answers":
         return "`answers` stands behind the mark: `as 0x10 answers`"
-    return None
-
-
-def _untracked(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> str | None:
     return None
 
 
@@ -267,7 +323,6 @@ _OF: dict[str, _Slip] = {
     "netmap": _netmap,
     "clamp": _clamp,
     "mark": _mark,
-    "untracked": _untracked,
     "offload": _offload,
     "queue": _queue,
 }
@@ -292,8 +347,6 @@ def _in_a_rule(tokens: Sequence[Token], at: int) -> str | None:
         return f"it is where packets go to: `{verb.text} http from wan to published`"
     if at == 1 and found.kind == "port":
         return "a port has a protocol: `tcp 80`"
-    if found.kind == "port" and before.kind in ("tcp", "udp", "sctp", "dccp"):
-        return f"ports stand right behind the protocol: `{before.text} 80`"
     if any(token.kind == "published" for token in tokens[at - 2 : at]) or (
         before.kind == "," and any(token.kind == "published" for token in tokens[:at])
     ):

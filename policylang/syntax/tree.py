@@ -5,8 +5,10 @@ Every node has the span of its own text. Text that stood in quotes has lost them
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from policylang.packets.values import Ranges
 from policylang.syntax.clauses import (
     AddOption as AddOption,
 )
@@ -279,14 +281,28 @@ class DynamicNode(Node):
 
 
 @dataclass(frozen=True, slots=True)
+class ListedNode(Node):
+    """`resolve "NAME", … [refresh 1h]` or `url "URL", … [refresh 1d]`, by `kind`."""
+
+    kind: str
+    sources: tuple[Text, ...]
+    refresh: Duration | None
+
+    def key(self, source: Text) -> str:
+        """What a lock file calls a source."""
+        return f"{self.kind} {source.text}"
+
+
+@dataclass(frozen=True, slots=True)
 class SetDecl(Node):
-    """`set NAME = elements [except exceptions]` or `set NAME = dynamic …`.
+    """`set NAME = elements [except exceptions]`, `set NAME = dynamic …` or a set from elsewhere.
 
     `set NAME =` with nothing behind is empty.
     """
 
     name: Name
     dynamic: DynamicNode | None
+    listed: ListedNode | None
     elements: tuple[SetElement, ...]
     exceptions: tuple[SetElement, ...]
 
@@ -477,6 +493,18 @@ class ListFile:
 
 
 @dataclass(frozen=True, slots=True)
+class LockedAddresses:
+    """What the lock file has of the sources, called as by `ListedNode.key`.
+
+    `policy` is what the policy beside it is called, None where the policy is no file: then there
+    is no lock file.
+    """
+
+    of: Mapping[str, Ranges]
+    policy: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """A policy and all that it includes or names, read and parsed.
 
@@ -486,7 +514,8 @@ class Loaded:
     group, and does not declare; `known_services` are the names of all there are. `helpers`
     are the catalogue's, empty where nothing needs one. `broken` are the names of statements
     that could not be read, in all files. `sets` and `known_sets` are the catalogue's groups of
-    addresses, as `services` and `known_services` are its services.
+    addresses, as `services` and `known_services` are its services. `locked` is what the lock file
+    holds, None where no set asks for it or where it is damaged, which was reported.
     """
 
     statements: tuple[Statement, ...]
@@ -497,3 +526,4 @@ class Loaded:
     broken: tuple[str, ...] = ()
     sets: dict[str, SetDecl] = field(default_factory=dict)
     known_sets: tuple[str, ...] = ()
+    locked: LockedAddresses | None = None

@@ -30,6 +30,7 @@ _TERMINALS: dict[str, tuple[str, ...]] = {
     "BY_SOURCE": ("source",),
     "ANSWERS": ("answers",),
     "BYPASS": ("bypass",),
+    "LISTED_FROM": ("resolve", "url"),
 }
 _FREE = {
     "QUOTED": "a text in quotes",
@@ -136,6 +137,8 @@ _OTHER_LANGUAGES = {
     **dict.fromkeys(("flowtable", "fasttrack", "flowoffload"), "offload"),
     **dict.fromkeys(("nfqueue", "nfq"), "queue"),
     **dict.fromkeys(("restore", "replies", "reply", "restore-mark"), "answers"),
+    **dict.fromkeys(("reflection", "nat-reflection", "loopback"), "hairpin"),
+    **dict.fromkeys(("fail-open", "queue-bypass"), "bypass"),
 }
 
 _LONGEST = 40  # characters of the user's text in a message

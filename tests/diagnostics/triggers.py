@@ -9,30 +9,43 @@ import os
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from policylang.apply import (
+    boot_units,
+    conntrack,
+    flows,
     forwarding,
     kernel,
     members,
     modules,
+    netlink,
     nft,
+    operator,
+    panic,
     probing,
     programs,
     proxy_routes,
     published,
     restore,
+    routing,
     xtables,
 )
+from policylang.apply.conntrack import FlowTuple
+from policylang.apply.flows import Flow
 from policylang.apply.programs import Finished
+from policylang.apply.record import Record, State
+from policylang.apply.routing import Routing
 from policylang.backends.base import Artifact
 from policylang.cli import output, sets
 from policylang.cli.arguments import REFUSED
 from policylang.diagnostics import Report
 from policylang.ir.ruleset import NO_NEEDS, Needs, ProxyRoute
+from policylang.packets.fields import AddressType
 from policylang.packets.values import parse_one_address
-from policylang.pipeline import Text, compile_policy
+from policylang.pipeline import Text, compile_policy, ruleset_of
 
 Trigger = Callable[[Report, Path, pytest.MonkeyPatch], None]
 Answer = Callable[[Sequence[str]], Finished]
@@ -198,6 +211,7 @@ def published_ports(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> 
     published.warn(NO_NEEDS, report)
     assert not report.diagnostics
     published.warn(needed(POLICY + "deny all inbound from wan\n"), report)
+    published.warn(needed(POLICY + "deny ssh inbound\ndefault allow forward\n"), report)
 
 
 BANNED = """\
@@ -252,6 +266,113 @@ def cannot_write(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> Non
     output.write_file(Path("out"), "", report)
 
 
+def refused(protocol: int) -> NoReturn:
+    raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
+
+
+def flows_unknown(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    ruleset = ruleset_of(Text(POLICY, "web.policy", folder), Report())
+    assert ruleset is not None
+    patch.setattr(netlink, "opened", refused)
+    assert flows.to_cut(ruleset, report) == ()
+
+
+def flows_not_cut(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    ends = FlowTuple(4, 6, 1, 2, 50_000, 22)
+    flow = Flow(conntrack.Connection(ends, ends, found={1: b""}), None, may_return=True)
+    patch.setattr(netlink, "opened", refused)
+    patch.setattr(flows, "PICK_UP", folder)
+    assert flows.cut([flow], report) == 0
+
+
+SSH = operator.Connection(parse_one_address("192.0.2.7") or 0, 50_000, 1, 22)
+
+
+def operator_shut_out(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    routes = Routing({SSH.here: AddressType.LOCAL}, {}, {4: None, 6: None}, {})
+    patch.setattr(routing, "read", lambda: routes)
+    banning = "set banned = dynamic\ndeny all inbound from banned\nallow ssh inbound\n"
+    for policy in (f"{POLICY}deny ssh inbound\n", banning):
+        ruleset = ruleset_of(Text(policy, "web.policy", folder), Report())
+        assert ruleset is not None
+        warning = operator.shut_out(ruleset, SSH)
+        assert warning is not None
+        report.add(warning.code, warning.message, warning.span, help=warning.help)
+
+
+def panic_in_tunnel(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(operator, "tunnel", lambda connection: "wg0")
+    error = panic.cut_off(SSH)
+    assert error is not None
+    report.add(error.code, error.message, error.span, help=error.help)
+
+
+def kept(patch: pytest.MonkeyPatch, folder: Path) -> Record:
+    """A record that holds a generation; what is told of it holds no place of this machine's."""
+    patch.chdir(folder)
+    record = Record(Path("policylang"))
+    made = record.keep(
+        compiled("nft"),
+        way="nft",
+        policy_name="web.policy",
+        parameters={},
+        made_by="root",
+        report=Report(),
+    )
+    assert made is not None
+    return record
+
+
+def cannot_keep(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "generation.json")
+
+    record = kept(patch, folder)
+    patch.setattr(os, "fsync", full)
+    assert not record.set_state(State("boot", 1), report)
+    assert not record.keep(
+        compiled("nft"),
+        way="nft",
+        policy_name="web.policy",
+        parameters={},
+        made_by="root",
+        report=report,
+    )
+
+
+def no_such_generation(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    assert kept(patch, folder).artifact(7, report) is None
+
+
+def damaged_generation(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    record = kept(patch, folder)
+    Path("policylang/generations/000001/policylang.nft").write_text("")
+    assert record.artifact(1, report) is None
+
+
+def generation_left_out(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    record = kept(patch, folder)
+    Path("policylang/generations/000001/way").unlink()
+    assert record.kept(report) == ()
+
+
+def damaged_state(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    record = kept(patch, folder)
+    Path("policylang/state.json").write_text("{}")
+    assert record.state(report) is None
+
+
+def not_saved_for_boot(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    record = kept(patch, folder)
+    Path("policylang/boot").mkdir()
+    Path("policylang/boot/mine").touch()
+    assert not record.confirm_for_boot(1, report, root=folder)
+
+
+def nothing_confirmed(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    assert boot_units.install(folder, report, program=["policylang"])
+
+
 TRIGGERS: dict[str, Trigger] = {
     trigger.__name__.replace("_", "-"): trigger
     for trigger in (
@@ -270,10 +391,21 @@ TRIGGERS: dict[str, Trigger] = {
         no_proxy_route,
         foreign_route,
         published_ports,
+        flows_unknown,
+        flows_not_cut,
+        operator_shut_out,
+        panic_in_tunnel,
         no_such_set,
         no_such_element,
         set_full,
         bad_element,
         cannot_write,
+        cannot_keep,
+        no_such_generation,
+        damaged_generation,
+        generation_left_out,
+        damaged_state,
+        not_saved_for_boot,
+        nothing_confirmed,
     )
 }

@@ -192,14 +192,14 @@ SHOWN_BY = {
     "ConnectionsGuard is lost": 5026,
     "hairpins are for the zones of their own clients alone": 5021,
     "others' sources are own": 5020,
-    "what is allowed was dialled anywhere": 5271,
+    "what is allowed was dialled anywhere": 7385,
     "a condition of a translation is lost": 5093,
     "a condition of what is translated is lost": 5247,
     "everybody is in a zone without networks": 5148,
     "hairpins are for all zones": 5071,
-    "published ports are new ones": 5271,
-    "what this host sends goes by the way that it was to take": 5271,
-    "answers to what was translated are not told": 5271,
+    "published ports are new ones": 7496,
+    "what this host sends goes by the way that it was to take": 8146,
+    "answers to what was translated are not told": 8168,
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from policylang.backends import TARGETS
 from policylang.cli import main
 from tests.kernel.ground import REPOSITORY
 
@@ -42,10 +43,25 @@ def test_error_is_told_as_shown(web: Path, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err.startswith(shown)
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_router_needs_what_is_said(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("router.policy").write_text(blocks("policy")[1])
+    assert main(["compile", "router.policy", "-o", "out/", "--target", target]) == 0
+    assert capsys.readouterr().err == ""
+    (shown,) = blocks("console")
+    said = shown.partition("switched on")[2].strip().split(", ")
+    sysctls = Path("out/sysctl.conf").read_text()
+    assert said == [f"`{name}`" for name in re.findall(r"^(\S+) = 1$", sysctls, re.MULTILINE)]
+    assert "nf_nat_ftp" in Path("out/modules-load.conf").read_text().splitlines()
+
+
 def test_language_tour_compiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "own.policy").write_text("allow http outbound\n")
     (tmp_path / "blocklist.txt").write_text("198.51.100.0/24\n")
-    (tmp_path / "tour.policy").write_text(blocks("policy")[1])
+    (tmp_path / "tour.policy").write_text(blocks("policy")[2])
     assert main(["check", str(tmp_path / "tour.policy")]) == 0
     assert "warning" not in capsys.readouterr().err

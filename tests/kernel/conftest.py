@@ -11,10 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from policylang.apply import nft
 from tests.backends.nft_station import station
 from tests.conftest import UPDATE
 
-from . import ftp
+from . import ftp, secure_shell
 from .applied import Firewall
 from .ground import Ground, Loader, ground, obstacle
 from .helpers_proved import real
@@ -39,6 +40,12 @@ def helper_programs() -> None:
     _require(obstacle(*real.PROGRAMS))
 
 
+@pytest.fixture(scope="session")
+def ssh_programs() -> None:
+    """The same, for tests that work over SSH."""
+    _require(obstacle(*secure_shell.PROGRAMS))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def orderly_end() -> Iterator[None]:
     """Let a polite signal (that of `timeout`) end the run like Ctrl-C: namespaces are deleted."""
@@ -53,6 +60,23 @@ def _require(reason: str | None) -> None:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nft_program(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Load nft rules by the program `nft`, in a tenth of the time that Python and libnftables take.
+
+    Both hand the same script to the same library. What most users have, libnftables, is there for
+    the tests of `apply` itself, for the examples and for whoever starts the command line.
+    """
+    ways = nft._ways
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.path.name.startswith(BY_LIBNFTABLES):
+            patch.setattr(nft, "_ways", lambda file: iter([*ways(file)][-1:]))
+        yield
+
+
+BY_LIBNFTABLES = ("test_apply", "test_example_")
 
 
 @pytest.fixture

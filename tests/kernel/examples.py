@@ -68,7 +68,7 @@ def load_example(
     lock = {"XTABLES_LOCKFILE": str(directory / f"{firewall.name}.lock")}
     told = io.StringIO()
     with mock.patch.dict(os.environ, lock), redirect_stdout(told), redirect_stderr(told):
-        status = main(["apply", str(policy), "--netns", firewall.name, *loader.options])
+        status = main(["apply", "--yes", str(policy), "--netns", firewall.name, *loader.options])
     if status != 0:
         raise CommandError(f"{told.getvalue()}\n{text}")
 

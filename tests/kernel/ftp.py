@@ -28,7 +28,8 @@ FILE_BYTES = 150_000  # more than one segment and more than one window
 INCOMING = "incoming"  # the folder that takes uploads
 
 MUST_PASS_S = 6.0  # what a transfer may need on a busy machine
-MUST_FAIL_S = 1.7  # a SYN, and the first repetition of it one second later
+MUST_FAIL_S = 1.7  # a log-in, a SYN and the first repetition of it one second later
+LURED_S = 0.7  # within a hundredth of it a lured server has connected
 
 EPHEMERAL = (32768, 60999)  # net.ipv4.ip_local_port_range
 
@@ -458,7 +459,7 @@ def logged_in(client: Namespace, address: str, port: int = 21) -> Iterator[ftpli
 
 
 def lured(
-    control: ftplib.FTP, victim: Namespace, address: str, port: int, timeout_s: float = MUST_FAIL_S
+    control: ftplib.FTP, victim: Namespace, address: str, port: int, timeout_s: float = LURED_S
 ) -> bool:
     """Send a PORT or EPRT that names `address` and `port` of the victim.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import io
 import itertools
 import os
 import select
@@ -21,13 +22,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
+from unittest import mock
 
 from policylang.apply.restore import Flavour
+from policylang.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -463,7 +466,7 @@ class Loader(Enum):
         """
         written = directory / f"{namespace.name}.policy"
         written.write_text(policy)
-        command = ("apply", str(written), "--netns", namespace.name, *self.options)
+        command = ("apply", "--yes", str(written), "--netns", namespace.name, *self.options)
         policylang(*command, directory=directory, lock=namespace.name, time_zone=time_zone)
 
 
@@ -473,20 +476,28 @@ def policylang(
     lock: str = "none",
     time_zone: str = "UTC",
     under: Sequence[str] = (),
+    has_both: bool = False,
 ) -> str:
-    """Run the compiler, `under` a command, and return what it prints.
+    """Carry out a command line of the compiler; what it prints, or with `has_both` also its errors.
 
-    Raises `CommandError` unless it succeeds.
+    Within this process, since to start another one takes longer than to apply; but `under` a
+    command that changes what is around it. Raises `CommandError` unless it succeeds.
     """
-    environment = {
-        "PYTHONPATH": str(REPOSITORY),
-        # Legacy iptables takes one lock for the whole machine unless told another.
-        "XTABLES_LOCKFILE": str(directory / f"{lock}.lock"),
-        "TZ": time_zone,
-    }
-    argv = [*under, sys.executable, "-m", "policylang", *arguments]
+    # Legacy iptables takes one lock for the whole machine unless told another.
+    environment = {"XTABLES_LOCKFILE": str(directory / f"{lock}.lock"), "TZ": time_zone}
     try:
-        return _call(argv, 60, env=environment).stdout
+        if under:
+            argv = [*under, sys.executable, "-m", "policylang", *arguments]
+            return _call(argv, 60, env={"PYTHONPATH": str(REPOSITORY), **environment}).stdout
+        out = io.StringIO()
+        err = out if has_both else io.StringIO()
+        surroundings = mock.patch.dict(os.environ, environment)
+        with surroundings, redirect_stdout(out), redirect_stderr(err):
+            status = main(arguments)
+        if status != 0:
+            told = out.getvalue() + ("" if has_both else err.getvalue())
+            raise CommandError(f"policylang {' '.join(arguments)} ended with {status}\n{told}")
+        return out.getvalue()
     except CommandError as failed:
         policies = [Path(word) for word in arguments if word.endswith(".policy")]
         raise CommandError(f"{failed}\n" + "\n".join(p.read_text() for p in policies)) from None
@@ -499,9 +510,7 @@ def load_nft(script: str, namespace: Namespace) -> None:
 
 # --- probes ----------------------------------------------------------------------------------
 
-# On veth an ICMP error arrives inside connect(), while the socket is busy and only notes it; the
-# second SYN, a second later, is the one that fails for good.
-PROBE_S = 1.3
+PROBE_S = 0.7  # what is answered at all is answered within a hundredth of it
 
 
 class Reach(Enum):
@@ -526,15 +535,35 @@ def probe_tcp(
 ) -> Reach:
     """Open a TCP connection and close it; a connection that stays silent is a time-out."""
     with client.opened(family_of(address), socket.SOCK_STREAM) as opened:
-        opened.settimeout(timeout_s)
         if source_port or source:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             opened.bind((source, source_port))
+        opened.setblocking(False)
         try:
             opened.connect((address, port))
+        except BlockingIOError:  # under way
+            code = _came_of(opened, timeout_s)
         except OSError as error:
             return reach_of(error)
-        return Reach.OPEN
+        else:
+            return Reach.OPEN
+        return reach_of(OSError(code, os.strerror(code))) if code else Reach.OPEN
+
+
+def _came_of(connecting: socket.socket, timeout_s: float) -> int:
+    """The error in which connect() ended, or 0.
+
+    On veth an ICMP error arrives inside connect(), while the socket is busy: it is noted and may
+    be asked for (sk_err_soft), and wakes nobody before the next SYN, a second later.
+    """
+    code = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        return code
+    waiting = select.poll()
+    waiting.register(connecting, select.POLLOUT)
+    if not waiting.poll(timeout_s * 1000):
+        return errno.ETIMEDOUT
+    return connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 def probe_udp(client: Namespace, address: str, port: int, timeout_s: float = 1.0) -> Reach:

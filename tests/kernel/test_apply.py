@@ -659,7 +659,7 @@ def test_the_command_says_what_it_did(
     """One line on standard output, with what was removed of another target."""
     policy = tmp_path / "web.policy"
     policy.write_text("allow ssh inbound from 192.0.2.0/24\n")
-    command = ["apply", str(policy), "--netns", namespace.name]
+    command = ["apply", "--yes", str(policy), "--netns", namespace.name]
     assert main(command) == 0
     assert capsys.readouterr() == (
         f"{policy}: loaded by nft into namespace {namespace.name}\n",
@@ -684,8 +684,8 @@ def test_the_command_shows_what_was_refused(
     policy = tmp_path / "web.policy"
     policy.write_text(SOURCE.text)
     made = nft_artifact("tcp dport 22 jump nowhere @2")
-    monkeypatch.setattr(pipeline, "compile_policy", lambda *arguments, **options: made)
-    assert main(["apply", str(policy), "--netns", namespace.name]) == 1
+    monkeypatch.setattr(pipeline, "artifact_of", lambda *arguments: made)
+    assert main(["apply", "--yes", str(policy), "--netns", namespace.name]) == 1
     assert capsys.readouterr().err.splitlines() == [
         "error[refused-by-kernel]: the kernel refuses what this statement compiles to",
         "  --> web.policy:2:1",
@@ -705,5 +705,5 @@ def test_a_policy_with_an_error_loads_nothing(
     """Not even the rules that are right are loaded."""
     policy = tmp_path / "web.policy"
     policy.write_text("allow ssh inbound\nallow nonsense inbound\n")
-    assert main(["apply", str(policy), "--netns", namespace.name]) == 1
+    assert main(["apply", "--yes", str(policy), "--netns", namespace.name]) == 1
     assert nft_listing(namespace) == ""

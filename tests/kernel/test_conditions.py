@@ -380,7 +380,7 @@ def test_who_sends_by_control_group(firewall: Firewall) -> None:
         mounted = 'mount -t cgroup2 none /sys/fs/cgroup && exec "$@"'
         inside = firewall.station.inside
         policylang(
-            *("apply", str(policy), "--netns", inside.name, *firewall.loader.options),
+            *("apply", "--yes", str(policy), "--netns", inside.name, *firewall.loader.options),
             directory=firewall.directory,
             lock=inside.name,
             under=("unshare", "--mount", "sh", "-c", mounted, "sh"),

@@ -578,7 +578,7 @@ def test_the_apply_says_what_became_of_elements(
     """The line that tells how a policy was loaded goes on with the sets."""
     policy = tmp_path / "sets.policy"
     policy.write_text(HOUR)
-    command = ["apply", str(policy), "--netns", namespace.name]
+    command = ["apply", "--yes", str(policy), "--netns", namespace.name]
     assert main(command) == 0
     add(namespace, A)
     policy.write_text(DAY)

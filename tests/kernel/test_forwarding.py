@@ -51,7 +51,7 @@ def apply(policy: str, net: Ground, directory: Path, *options: str) -> str:
     """What the command says; raises CommandError with what it says of a failure."""
     written = directory / "router.policy"
     written.write_text(policy)
-    command = ("apply", str(written), "--netns", net.firewall.name, *options)
+    command = ("apply", "--yes", str(written), "--netns", net.firewall.name, *options)
     return policylang(*command, directory=directory, lock=net.firewall.name)
 
 
@@ -123,7 +123,7 @@ def test_the_rules_are_in_force_before(
 
     monkeypatch.setattr(forwarding, "switch_on", watched)
     (tmp_path / "router.policy").write_text(FORWARDS)
-    assert main(["apply", str(tmp_path / "router.policy"), "--netns", off.firewall.name]) == 0
+    assert main(["apply", "--yes", str(tmp_path / "router.policy"), "--netns", off.firewall.name]) == 0
     (found,) = seen
     assert found.startswith("0 ")
     assert "tcp dport 8001" in found
@@ -144,7 +144,7 @@ def test_what_cannot_be_switched_is_an_error_and_the_rules_stay(
     """With /proc/sys read-only the command fails, says what to do, and the rules are in force."""
     policy = tmp_path / "router.policy"
     policy.write_text(f"{FORWARDS}deny tcp 8002 inbound\ndefault allow inbound\n")
-    apply_it = ("apply", str(policy), "--netns", off.firewall.name, *loader.options)
+    apply_it = ("apply", "--yes", str(policy), "--netns", off.firewall.name, *loader.options)
     read_only = 'mount -o bind,ro /proc/sys /proc/sys && exec "$0" "$@"'
     under = ("unshare", "--mount", "sh", "-c", read_only)
     with pytest.raises(CommandError) as failed:
@@ -213,7 +213,7 @@ def warned(policy: str, net: Ground, directory: Path, capsys: pytest.CaptureFixt
     """What a successful apply warns of."""
     written = directory / "router.policy"
     written.write_text(policy)
-    assert main(["apply", str(written), "--netns", net.firewall.name]) == 0
+    assert main(["apply", "--yes", str(written), "--netns", net.firewall.name]) == 0
     return capsys.readouterr().err
 
 

@@ -256,7 +256,7 @@ def test_the_command_says_what_was_loaded(
 ) -> None:
     """The modules are named in the line that says what was done."""
     (tmp_path / "web.policy").write_text("allow ftp inbound\n")
-    command = ["apply", str(tmp_path / "web.policy"), "--netns", machine.namespace.name]
+    command = ["apply", "--yes", str(tmp_path / "web.policy"), "--netns", machine.namespace.name]
     assert main(command) == 0
     said = capsys.readouterr().out
     loaded = "; loaded the module `nf_conntrack_ftp`; loaded the module `nf_nat_ftp`\n"

@@ -35,9 +35,8 @@ def apply(policy: str, net: Ground, directory: Path, loader: Loader = Loader.NFT
     """What the command says on both streams; raises CommandError where it fails."""
     written = directory / "proxy.policy"
     written.write_text(policy)
-    command = ("apply", str(written), "--netns", net.firewall.name, *loader.options)
-    both = ("sh", "-c", 'exec "$0" "$@" 2>&1')
-    return policylang(*command, directory=directory, lock=net.firewall.name, under=both)
+    command = ("apply", "--yes", str(written), "--netns", net.firewall.name, *loader.options)
+    return policylang(*command, directory=directory, lock=net.firewall.name, has_both=True)
 
 
 def rules(net: Ground, family: Family) -> list[str]:

@@ -98,14 +98,20 @@ def per(side: str, prefix_len: int | None = None) -> tree.Per:
 def listed(
     name: str, *elements: tree.SetElement, but: Sequence[tree.SetElement] = ()
 ) -> tree.SetDecl:
-    return tree.SetDecl(S, n(name), None, elements, tuple(but))
+    return tree.SetDecl(S, n(name), None, None, elements, tuple(but))
 
 
 def dynamic(name: str, timeout: str | None = None, size: int | None = None) -> tree.SetDecl:
     node = tree.DynamicNode(
         S, None if timeout is None else lasting(timeout), None if size is None else num(size)
     )
-    return tree.SetDecl(S, n(name), node, (), ())
+    return tree.SetDecl(S, n(name), node, None, (), ())
+
+
+def elsewhere(name: str, kind: str, *sources: str, refresh: str | None = None) -> tree.SetDecl:
+    texts = tuple(tree.Text(S, source) for source in sources)
+    node = tree.ListedNode(S, kind, texts, None if refresh is None else lasting(refresh))
+    return tree.SetDecl(S, n(name), None, node, (), ())
 
 
 def file_of(path: str, column: tree.Number | tree.Text | None = None) -> tree.FileList:
@@ -251,6 +257,10 @@ FORMS: dict[str, Sequence[tree.Statement]] = {
     "set banned = dynamic timeout 1h30m size 65535 set b = dynamic size 0x10 timeout 90s": [
         dynamic("banned", "1h30m", 65535),
         dynamic("b", "90s", 16),
+    ],
+    'set cdn = resolve "a.example", "b.example" refresh 5m set refresh = url "https://c.example/"': [
+        elsewhere("cdn", "resolve", "a.example", "b.example", refresh="5m"),
+        elsewhere("refresh", "url", "https://c.example/"),
     ],
     "set banned = dynamic set timeout = dynamic timeout 1w set c = dynamic size 5": [
         dynamic("banned"),
@@ -1387,6 +1397,22 @@ WORDED = {
         "expected `size`, `timeout` or the next statement after `dynamic`",
         "a dynamic set starts empty: `add source to SET` fills it",
     ),
+    "set b = resolve cdn": (
+        "expected a text in quotes after `resolve`",
+        'it stands in quotes: `resolve "cdn.example"`',
+    ),
+    'set b = url "https://a.example/" refresh 5': (
+        "expected a time such as `1h30m` after `refresh`",
+        "a time has a unit, without a blank: `5m`",
+    ),
+    'set b = resolve "a.example" except 192.0.2.1': (
+        'expected `,`, `refresh` or the next statement after `"a.example"`',
+        "a list from elsewhere stands alone: name it with others, or `except` others, in rules",
+    ),
+    'set b = 192.0.2.1, resolve "a.example"': (
+        "expected an address, a number, a set or `file` after `,`",
+        'a list from elsewhere is a set of its own: `set NAME = resolve "…"`',
+    ),
     "set b = 192.0.2.1, dynamic": (
         "expected an address, a number, a set or `file` after `,`",
         "a set is either dynamic or written out: `set banned = dynamic`",
@@ -1525,7 +1551,7 @@ WORDED = {
     ),
     "allow ssh inbound foo": (
         "expected a condition, an option, `from`, `to` or `with` after `inbound`",
-        None,
+        "did you mean `from foo`?",
     ),
     'allow ssh inbound comment "x"': (
         "expected a condition, an option, `from`, `to` or `with` after `inbound`",

@@ -6,15 +6,15 @@ built-in chain that leads to it. Nothing else is named in the files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from policylang.backends.base import Artifact, Line
+from policylang.backends.base import Artifact, Line, OutputFile
 from policylang.backends.iptables.arrived import with_foreign_sources
 from policylang.backends.iptables.chains import TableWriter, refuse
 from policylang.backends.iptables.leaving import without_nested_leave
 from policylang.backends.iptables.names import ChainNames
 from policylang.backends.iptables.places import CAPABILITIES, PLACES, TABLES
-from policylang.backends.iptables.sets import IpSets
+from policylang.backends.iptables.sets import IpSet, IpSets, KeptSet
 from policylang.backends.iptables.sieve import InexpressibleError
 from policylang.backends.templating import render
 from policylang.backends.turns import protocols_in_turn
@@ -46,10 +46,17 @@ class IptablesBackend:
             ]
             files.append(render("iptables/rules.j2", name, {"program": program, "tables": tables}))
         if sets.all or sets.kept:
-            kept_lines = [ipset.line for ipset in sets.kept]
-            bodies = [ipset.body for ipset in sets.all]
-            files.append(render("iptables/sets.j2", SETS, {"kept": kept_lines, "sets": bodies}))
+            files.append(sets_file(sets.all, sets.kept))
         return Artifact(self.name, tuple(files), ruleset.needs)
+
+
+def sets_file(filled: Iterable[IpSet], kept: Iterable[KeptSet] = ()) -> OutputFile:
+    """What `ipset restore` makes sets of, those that are filled by being swapped in."""
+    laid_out = {
+        "kept": [ipset.line for ipset in kept],
+        "sets": [ipset.body for ipset in filled],
+    }
+    return render("iptables/sets.j2", SETS, laid_out)
 
 
 def _declare(kept: DynamicSet, sets: IpSets, report: Report) -> None:

@@ -7,6 +7,9 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
+from policylang.backends.listed import listed_name
+from policylang.ir.ruleset import ListSource
+
 PREFIX = "policylang-"
 
 CHAIN_BYTES = 28  # XT_EXTENSION_MAXNAMELEN 29, less the final NUL
@@ -127,6 +130,11 @@ def dynamic_set_name(name: str, family: int) -> str:
     if len(name) > room:
         name = f"{name[: room - LONG_NAME_LETTERS - 1]}.{digest(name, LONG_NAME_LETTERS)}"
     return PREFIX + name + ending
+
+
+def listed_set_name(source: ListSource, family: int) -> str:
+    """The name of the ipset that is one family's part of a list from elsewhere."""
+    return PREFIX + listed_name(source, family, SET_BYTES - len(PREFIX))
 
 
 # What is kept of questions, under names that no dynamic set has.

@@ -9,7 +9,7 @@ from policylang.backends.iptables.sets import IpSets
 from policylang.backends.iptables.sieve import Sieve, Slot
 from policylang.backends.iptables.transport import protocol_match
 from policylang.ir.origin import Origin
-from policylang.ir.ruleset import DynamicSet, HostSuffix
+from policylang.ir.ruleset import DynamicSet, HostSuffix, ListedSet
 from policylang.packets.cube import Cube
 from policylang.packets.fields import UDP, Field
 from policylang.packets.values import V6_BASE, Ranges, format_address
@@ -68,6 +68,10 @@ def address_test(
             flag = "src" if is_source else "dst"
             kept = dynamic_set_name(name, family)
             return own, Sieve.any_of([f"-m set {sign}--match-set {kept} {flag}"])
+        case ListedSet():
+            flag = "src" if is_source else "dst"
+            listed = sets.listed(test, family)
+            return own, Sieve.any_of([f"-m set {sign}--match-set {listed} {flag}"])
         case HostSuffix() if family == 4:
             return own, None if 1 in values else Sieve.none_of(())
         case HostSuffix() if (place := Slot.SADDR if is_source else Slot.DADDR) not in taken:

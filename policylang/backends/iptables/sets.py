@@ -12,13 +12,14 @@ from policylang.backends.iptables.names import (
     QUESTION_INTERFACES,
     QUESTION_PORTS,
     dynamic_set_name,
+    listed_set_name,
     named_set_name,
     set_name,
 )
 from policylang.backends.iptables.prefixes import of_family, prefix_texts
 from policylang.backends.iptables.sieve import InexpressibleError
 from policylang.ir.origin import Origin, joined
-from policylang.ir.ruleset import AddressTest, DynamicSet, Ruleset
+from policylang.ir.ruleset import AddressTest, DynamicSet, ListedSet, Ruleset
 from policylang.packets.fields import FAMILY_ADDRESSES
 from policylang.packets.values import Ranges
 
@@ -77,14 +78,14 @@ class IpSet:
             "other": other,
             "create": Line(f"create {other} {self._options} -exist", self.origins),
             "options": self._options,
-            "elements": f"add {other} " + f"\nadd {other} ".join(self.elements),
+            "elements": "\n".join(f"add {other} {element}" for element in self.elements),
         }
 
     @property
     def _options(self) -> str:
         if self.kind == PORTS:
             return f"{self.kind} range 0-65535"
-        hashsize = max(HASHSIZE_LEAST, 1 << (len(self.elements).bit_length() - 1))
+        hashsize = max(HASHSIZE_LEAST, 1 << len(self.elements).bit_length() >> 1)
         family = f" family {FAMILY_WORDS[self.family]}" if self.family else ""
         return f"{self.kind}{family} hashsize {hashsize} maxelem {MAXELEM}"
 
@@ -151,6 +152,13 @@ class IpSets:
             self._networks[key] = made
         made.origins = joined(made.origins, origins)
         return made.name
+
+    def listed(self, listed: ListedSet, family: int) -> str:
+        """The name of the set of a list's addresses of a family, which change at run time."""
+        name = listed_set_name(listed.source, family)
+        elements = prefix_texts(of_family(listed.addresses, family))
+        self._made.setdefault(name, IpSet(name, "hash:net", family, elements, listed.origins))
+        return name
 
     def ports(self, values: Ranges, origins: tuple[Origin, ...]) -> str:
         """The name of a set of ports, for TCP and UDP."""

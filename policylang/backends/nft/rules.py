@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import product
 
 from policylang.backends.base import Line, comment_text
+from policylang.backends.listed import listed_name
 from policylang.backends.nft import guards, spell
 from policylang.backends.nft.parts import IMPLY_FAMILY, parts
 from policylang.backends.nft.sets import (
@@ -25,7 +26,9 @@ from policylang.ir.ruleset import (
     AddressTest,
     DynamicSet,
     Entry,
+    HostSuffix,
     Item,
+    ListedSet,
     Lookup,
     Rule,
     Ruleset,
@@ -272,10 +275,14 @@ def _member(key: str, name: str, values: Ranges) -> str:
 
 
 def _tested(address: str, test: AddressTest, family: int, values: Ranges) -> str:
-    if isinstance(test, DynamicSet):
-        return _member(address, dynamic_set_name(test.name, family), values)
-    mask, value = (format_address(V6_BASE + n) for n in (test.mask, test.value))
-    return f"{address} & {mask} {'==' if values.single == 1 else '!='} {value}"
+    match test:
+        case DynamicSet(name):
+            return _member(address, dynamic_set_name(name, family), values)
+        case ListedSet(source):
+            return _member(address, listed_name(source, family), values)
+        case HostSuffix():
+            mask, value = (format_address(V6_BASE + n) for n in (test.mask, test.value))
+            return f"{address} & {mask} {'==' if values.single == 1 else '!='} {value}"
 
 
 def _has_connection(cube: Cube) -> bool:

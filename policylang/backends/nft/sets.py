@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from policylang.backends.base import Line, comment_text
+from policylang.backends.listed import FAMILIES, listed_name
 from policylang.backends.nft import spell
 from policylang.backends.nft.guards import Table, duration
 from policylang.ir.origin import Origin, describe
-from policylang.ir.ruleset import DynamicSet, Ruleset
+from policylang.ir.ruleset import DynamicSet, ListedSet, Ruleset
 from policylang.packets.fields import ADDRESS_FIELDS, FAMILY_ADDRESSES, PORT_FIELDS, Field
 from policylang.packets.values import Ranges
 
@@ -25,7 +26,6 @@ LINE_ITEMS = 8  # elements on a line of a set that no one reads element by eleme
 LISTED_ITEMS = 512  # up to so many elements each have a line, with their statement
 
 COMMENT_BYTES = 127  # NFTNL_UDATA_COMMENT_MAXLEN less the final NUL
-FAMILIES = (4, 6)
 
 # Entries of a table that rules keep for themselves. For a packet whose address finds no place in
 # a full one, rules that open do not hold, and rules that close do.
@@ -61,6 +61,7 @@ class Sets:
     counts: dict[tuple[str, Ranges], int]  # by type and values
     dynamic: list[NamedSet]
     has_counters: bool
+    listed: list[NamedSet] = field(default_factory=list)
     made: dict[tuple[str, Ranges], NamedSet] = field(default_factory=dict)
     lookups: list[NamedSet] = field(default_factory=list)
     kept: dict[str, NamedSet] = field(default_factory=dict)
@@ -83,8 +84,14 @@ class Sets:
             for _, part in by_family(Field.SADDR, values):
                 wanted.setdefault(part, name)
         dynamic = [_dynamic(s, family) for s in ruleset.dynamic_sets for family in FAMILIES]
+        listed = [
+            _listed(test, family)
+            for test in ruleset.address_tests
+            if isinstance(test, ListedSet)
+            for family in FAMILIES
+        ]
         taken = {named.name for named in dynamic}
-        return cls(wanted, counts, dynamic, ruleset.has_counters, taken=taken)
+        return cls(wanted, counts, dynamic, ruleset.has_counters, listed, taken=taken)
 
     def spell(self, f: Field, family: int, values: Ranges) -> str:
         """`{ a, b }` or `@name`, making the named set where it is the first use."""
@@ -163,7 +170,8 @@ class Sets:
     def all(self) -> list[NamedSet]:
         """Those that the policy fills first, then those that are as they stand."""
         kept = (self.kept[name] for name in sorted(self.kept))
-        return [*self.dynamic, *kept, *sorted(self.made.values(), key=_name), *self.lookups]
+        made = sorted(self.made.values(), key=_name)
+        return [*self.dynamic, *kept, *self.listed, *made, *self.lookups]
 
 
 def _name(named: NamedSet) -> str:
@@ -184,6 +192,22 @@ def _dynamic(declared: DynamicSet, family: int) -> NamedSet:
         header.append(f'comment "{comment}"')
     name = dynamic_set_name(declared.name, family)
     return NamedSet("set", name, header, [], declared.origins)
+
+
+def _listed(listed: ListedSet, family: int) -> NamedSet:
+    """One of the two sets; empty, it is there to be filled."""
+    header = [f"type {address_type(family)}", "flags interval"]
+    comment = comment_text(describe(listed.origins), COMMENT_BYTES)
+    if comment:
+        header.append(f'comment "{comment}"')
+    elements = list(_element_lines(list(listed_elements(listed.addresses, family))))
+    return NamedSet("set", listed_name(listed.source, family), header, elements, listed.origins)
+
+
+def listed_elements(addresses: Ranges, family: int) -> Iterator[str]:
+    """The elements of one of the two sets of a list, each as an element of its own."""
+    for pair in addresses & FAMILY_ADDRESSES[family]:
+        yield spell.value(Field.SADDR, pair)
 
 
 def by_family(f: Field, values: Ranges) -> Iterator[tuple[int, Ranges]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from policylang.backends.listed import FAMILIES
 from policylang.backends.nft.alterations import family_of
-from policylang.backends.nft.sets import FAMILIES
 from policylang.backends.nft.spell import PORTED_WORDS
 from policylang.ir import actions as ir
 from policylang.packets.cube import Cube

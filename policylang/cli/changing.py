@@ -1,0 +1,361 @@
+"""The commands that change what is in force, and `plan`, which says what one would.
+
+They compile, ask, and tell; how a change is made is `apply.guard`'s business.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from policylang import pipeline
+from policylang.apply import flows, guard, operator, recovery
+from policylang.apply import panic as panicking
+from policylang.apply.flows import Flow
+from policylang.apply.guard import Done, Plan, Site, Written
+from policylang.apply.operator import Connection
+from policylang.apply.record import Record, State, made_by, state_folder
+from policylang.apply.restore import Flavour
+from policylang.backends.base import Artifact
+from policylang.cli import plans
+from policylang.cli.arguments import CHANGES, DONE, REFUSED
+from policylang.cli.teller import Teller
+from policylang.cli.visible import visible
+from policylang.diagnostics import Report
+from policylang.ir.ruleset import Ruleset
+from policylang.packets.values import parse_one_address
+from policylang.pipeline import Source, Text
+
+CONFIRM_S = 60  # for who works over the network, unless they say otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A policy for one target: its name, its rules, and what they became."""
+
+    name: str
+    ruleset: Ruleset
+    artifact: Artifact
+
+
+def site_of(netns: str | None) -> Site:
+    """The namespace that is meant, and the record of what was applied there."""
+    return Site(netns, Record(state_folder(netns)), _waits)
+
+
+def _waits(words: str) -> None:
+    print(f"policylang: {visible(words)}", file=sys.stderr, flush=True)
+
+
+# --- plan ------------------------------------------------------------------------------------
+
+
+def plan(chosen: argparse.Namespace, source: Source | None, teller: Teller) -> int:
+    """Say what an apply would change; with `--detailed-exitcode` 2 where it would anything."""
+    report = teller.report
+    compiled = _compiled(chosen, source, report)
+    planned = None if compiled is None else _planned(chosen, compiled.artifact, report)
+    if compiled is None or planned is None:
+        teller.show()
+        return REFUSED
+    ending = _ending(chosen, compiled, planned, report)
+    _warn_operator(chosen, compiled.ruleset, report)
+    teller.show()
+    if chosen.json:
+        print(json.dumps(_plan_as_json(planned, ending), indent=2))
+    else:
+        _tell_plan(planned, ending)
+    if report.has_errors:
+        return REFUSED
+    is_changed = not planned.is_empty or bool(ending)
+    return CHANGES if chosen.detailed_exitcode and is_changed else DONE
+
+
+def _compiled(chosen: argparse.Namespace, source: Source | None, report: Report) -> Compiled | None:
+    if source is None:
+        return None
+    ruleset = pipeline.ruleset_of(source, report, parameters=chosen.parameters)
+    artifact = None if ruleset is None else pipeline.artifact_of(ruleset, chosen.target, report)
+    if ruleset is None or artifact is None:
+        return None
+    assert not report.has_errors, "an artifact of a policy with errors"
+    if getattr(chosen, "flows", None) is not None:
+        needs = replace(artifact.needs, cuts_flows=chosen.flows == "cut")
+        artifact = replace(artifact, needs=needs)
+    name = str(source) if isinstance(source, Path) else source.name
+    return Compiled(name, ruleset, artifact)
+
+
+def _planned(chosen: argparse.Namespace, artifact: Artifact, report: Report) -> Plan | None:
+    flavour = None if chosen.flavour is None else Flavour(chosen.flavour)
+    return guard.plan(artifact, site_of(chosen.netns), report, flavour=flavour)
+
+
+def _ending(
+    chosen: argparse.Namespace, compiled: Compiled, planned: Plan, report: Report
+) -> tuple[Flow, ...]:
+    """The open connections that an apply would end."""
+    if not planned.artifact.needs.cuts_flows:
+        return ()
+    look = partial(flows.to_cut, compiled.ruleset, report, target=planned.artifact.target)
+    return guard.inside(site_of(chosen.netns), look, report) or ()
+
+
+def _warn_operator(chosen: argparse.Namespace, ruleset: Ruleset, report: Report) -> None:
+    """Warn where whoever works here over SSH could not come in again."""
+    connection = None if chosen.netns is not None else operator.found()
+    warning = None
+    if connection is not None:
+        warning = operator.shut_out(ruleset, connection, target=chosen.target)
+    if warning is not None:
+        report.add(warning.code, warning.message, warning.span, help=warning.help)
+
+
+def _tell_plan(planned: Plan, ending: tuple[Flow, ...]) -> None:
+    if planned.is_empty and not ending:
+        print("nothing to change")
+        return
+    for line in plans.lines(planned.difference):
+        print(line)
+    for way in planned.others:
+        print(f"what {way} holds of ours is removed")
+    for flow in ending:
+        print(f"ends the open connection {visible(flow.text)}")
+
+
+def _plan_as_json(planned: Plan, ending: tuple[Flow, ...]) -> dict[str, object]:
+    return {
+        "way": planned.engine.way,
+        **plans.as_json(planned.difference),
+        "removes": list(planned.others),
+        "ends": [flow.text for flow in ending],
+    }
+
+
+# --- apply -----------------------------------------------------------------------------------
+
+
+def apply(chosen: argparse.Namespace, source: Source | None, teller: Teller) -> int:
+    """Plan, ask, and put in force: for good, or until it has to be confirmed."""
+    name = teller.name
+    compiled = _compiled(chosen, source, teller.report)
+    if compiled is None:
+        teller.show()
+        return REFUSED
+    planned = _planned(chosen, compiled.artifact, teller.report)
+    if planned is None:
+        return _refused(teller)
+    _warn_operator(chosen, compiled.ruleset, teller.report)
+    if not _is_agreed(chosen, planned, teller, "Load this?"):
+        return _refused(teller)
+    written = Written(compiled.name, chosen.parameters, made_by())
+    return _carry_out(chosen, compiled.ruleset, planned, written, teller, name)
+
+
+def _carry_out(
+    chosen: argparse.Namespace,
+    ruleset: Ruleset | None,
+    planned: Plan,
+    written: Written,
+    teller: Teller,
+    name: str,
+) -> int:
+    report = teller.report
+    cuts: guard.Flows | None = None
+    if ruleset is not None and planned.artifact.needs.cuts_flows:
+        cuts = partial(flows.to_cut, ruleset, target=planned.artifact.target)
+    done = guard.carry_out(
+        planned,
+        site_of(chosen.netns),
+        written,
+        report,
+        confirm_s=_confirm_s(chosen),
+        flows=cuts,
+    )
+    if done is None:
+        return _refused(teller)
+    teller.show()
+    _tell_done(chosen, planned, done, name)
+    return REFUSED if report.has_errors else DONE
+
+
+def _confirm_s(chosen: argparse.Namespace) -> int | None:
+    """In how many seconds the change is to be confirmed, None: it is in force for good."""
+    if chosen.confirm is not None:
+        return int(chosen.confirm) or None
+    is_remote = chosen.netns is None and operator.found() is not None
+    return CONFIRM_S if is_remote and _is_terminal() else None
+
+
+def _is_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _is_agreed(chosen: argparse.Namespace, planned: Plan, teller: Teller, question: str) -> bool:
+    """Whether the change may be made; reports `nobody-to-ask`."""
+    if chosen.yes or planned.is_empty:
+        return True
+    if not _is_terminal() or getattr(chosen, "file", None) == "-":
+        message = "there is nobody to ask: standard input is no terminal"
+        teller.report.add("nobody-to-ask", message, None, help="`--yes` loads without a question")
+        return False
+    teller.show_so_far()
+    _tell_plan(planned, ())
+    return asked(question)
+
+
+def asked(question: str) -> bool:
+    """What a person at the terminal says; no where the input ends."""
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def _tell_done(chosen: argparse.Namespace, planned: Plan, done: Done, name: str) -> None:
+    where = "" if chosen.netns is None else f" into namespace {visible(chosen.netns)}"
+    words = plans.in_words(done.words)
+    if done.is_as_it_was:
+        print(f"{name}: nothing to change{words}")
+    elif done.confirm_s is None:
+        print(f"{name}: loaded by {planned.engine.way}{where}{words}")
+    else:
+        print(f"{name}: loaded by {planned.engine.way}{where} for {done.confirm_s} seconds{words}")
+        place = "" if chosen.netns is None else f" --netns {visible(chosen.netns)}"
+        print(f"`policylang confirm{place}`, from a new connection, keeps it")
+
+
+def _refused(teller: Teller) -> int:
+    report = teller.report
+    teller.show()
+    left_mixed = any(d.code == "not-restored" for d in report.diagnostics)
+    if not left_mixed and teller.is_text:
+        print(f"{teller.name}: not loaded; what was in force is in force", file=sys.stderr)
+    return REFUSED
+
+
+# --- confirm, rollback, stop, panic ----------------------------------------------------------
+
+
+def confirm(chosen: argparse.Namespace, teller: Teller) -> int:
+    """Keep the change that waits to be confirmed."""
+    done = guard.confirm(site_of(chosen.netns), teller.report)
+    teller.show()
+    if done is None:
+        return REFUSED
+    kept = done.kept
+    words = plans.in_words(done.words)
+    print(f"generation {kept.number} of {visible(kept.policy_name)} is in force for good{words}")
+    return REFUSED if teller.report.has_errors else DONE
+
+
+def rollback(chosen: argparse.Namespace, teller: Teller) -> int:
+    """End a change that waits to be confirmed, or load a generation that was in force before."""
+    site, report = site_of(chosen.netns), teller.report
+    state = guard.at(site, lambda state: state, report)
+    if state is None:
+        teller.show()
+        return REFUSED
+    if state.pending is not None and chosen.number in (None, state.current):
+        is_ended = guard.disarm(site, report)
+        teller.show()
+        if not is_ended:
+            return REFUSED
+        force = "nothing of ours" if state.current is None else f"generation {state.current}"
+        print(f"generation {state.pending} is taken back: {force} is in force")
+        return DONE
+    number = chosen.number if chosen.number is not None else _before(site.record, state, report)
+    kept, artifact = None, None
+    if number is not None:
+        kept, artifact = site.record.one(number, report), site.record.artifact(number, report)
+    planned = None
+    if kept is not None and artifact is not None:
+        flavour = None if kept.target == "nft" else Flavour(kept.way.removeprefix("iptables-"))
+        planned = guard.plan(artifact, site, report, flavour=flavour, number=kept.number)
+    if kept is None or planned is None:
+        return _refused(teller)
+    question = f"Load generation {kept.number} again?"
+    if not _is_agreed(chosen, planned, teller, question):
+        return _refused(teller)
+    written = Written(kept.policy_name, dict(kept.parameters), made_by())
+    name = f"generation {kept.number} of {visible(kept.policy_name)}"
+    return _carry_out(chosen, None, planned, written, teller, name)
+
+
+def _before(record: Record, state: State, report: Report) -> int | None:
+    """The generation that was in force last and can be used; warns of those that cannot."""
+    for number in state.history:
+        found = Report()
+        if record.artifact(number, found) is not None:
+            return number
+        for one in found.diagnostics:
+            report.add("generation-left-out", one.message, None, help=one.help)
+    report.add("no-such-generation", "no generation was in force before this one", None)
+    return None
+
+
+def stop(chosen: argparse.Namespace, teller: Teller) -> int:
+    """Take all that is ours away, and say what that opens."""
+    if not chosen.yes:
+        if not _is_terminal():
+            message = "there is nobody to ask: standard input is no terminal"
+            teller.report.add("nobody-to-ask", message, None, help="`--yes` does it unasked")
+            teller.show()
+            return REFUSED
+        if not asked("Take the firewall away?"):
+            return REFUSED
+    ways = guard.stop(site_of(chosen.netns), teller.report)
+    teller.show()
+    if ways is None:
+        return REFUSED
+    if not ways:
+        print("nothing of ours was in force")
+        return DONE
+    print(f"removed what {' and '.join(ways)} held of ours: no rule of policylang is in force, and")
+    print("whatever it denied is open unless another program's rules deny it")
+    return DONE
+
+
+def panic(chosen: argparse.Namespace, teller: Teller) -> int:
+    """Close everything but the SSH connection of whoever asks, and new ones from there."""
+    connection = _let_in(chosen, teller.report)
+    cut_off = None if connection is None or chosen.ssh else panicking.cut_off(connection)
+    if cut_off is not None:
+        teller.report.add(cut_off.code, cut_off.message, cut_off.span, help=cut_off.help)
+    if teller.report.has_errors:
+        return _refused(teller)
+    chosen.parameters, chosen.flows, chosen.confirm = {}, "cut", 0
+    chosen.target = chosen.target or _target_in_force(chosen, teller.report)
+    source = Text(panicking.panic_policy(connection), panicking.NAME, Path("/"))
+    status = apply(chosen, source, teller)
+    if status == DONE and connection is None:
+        print("no SSH connection was found: nothing is let in")
+    return status
+
+
+def _let_in(chosen: argparse.Namespace, report: Report) -> Connection | None:
+    """From where SSH stays open: what was asked for, or where the operator's own came from."""
+    if chosen.ssh is None:
+        return None if chosen.netns is not None else operator.found()
+    address = parse_one_address(chosen.ssh)
+    if address is None:
+        message = f"`{visible(chosen.ssh)}` is not a single address"
+        report.add("bad-element", message, None, help="write one as in 192.0.2.1 or 2001:db8::1")
+        return None
+    return Connection(address, 0, address, operator.SSH_PORT)
+
+
+def _target_in_force(chosen: argparse.Namespace, report: Report) -> str:
+    """The target of what is in force, or else nft; its flavour, too, where none was asked for."""
+    site = site_of(chosen.netns)
+    state = guard.at(site, lambda state: state, report)
+    kept = None if state is None else recovery.kept_of(site.record, state.current)
+    if kept is None:
+        return "nft"
+    if kept.target == "iptables" and chosen.flavour is None:
+        chosen.flavour = kept.way.removeprefix("iptables-")
+    return kept.target

@@ -1,0 +1,82 @@
+"""Whenever policylang is killed by SIGKILL, what is in force is the old or the new, and known.
+
+What `faults` says must hold is asked after each kill: packets that neither policy allows never pass
+and those that both allow always do, at once; then the next command says what was broken off, and
+packets, listings, the record and what a boot loads agree on one of both policies.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from .faults import COMMANDS, Machine, at_random, killed, machine, points, prepared, settle, steps_of
+from .ground import Loader
+from .killing import CHANGE, Death, Killer
+
+pytestmark = pytest.mark.usefixtures("kernel")
+
+AT_RANDOM = 25  # kills a loader; `python -m tests.kernel.faults` goes on
+
+
+@pytest.fixture(scope="module")
+def killer(kernel: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
+    with Killer(tmp_path_factory.mktemp("killer")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module", params=Loader, ids=lambda loader: loader.value)
+def made(
+    killer: Killer, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machine]:
+    with machine(request.param, killer, tmp_path_factory.mktemp("killed")) as laid:
+        yield laid
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_is_killed_at_any_step_leaves_the_old_or_the_new(
+    made: Machine, command: str
+) -> None:
+    case, steps = steps_of(made, command)
+    deaths = list(points(steps))
+    assert len(deaths) > 3, steps
+    before = made.probed()
+    with made.probing():
+        for death in deaths:
+            ran, wrong = killed(made, case, death)
+            assert not wrong, f"{case} {death}: {wrong}\n{ran}"
+            assert ran.is_killed or death.after_s, f"{case} {death}: {ran}"
+            settle(made)
+            case = prepared(made, command)
+    after = made.probed()
+    if None not in (case.before, case.after):
+        assert after.leaked == before.leaked
+    assert after.passed - before.passed == after.came - before.came > 1000
+
+
+def test_a_command_that_is_killed_at_any_time_leaves_the_old_or_the_new(made: Machine) -> None:
+    chance = random.Random(made.loader.value)
+    for _ in range(AT_RANDOM):
+        case, death, wrong = at_random(made, chance)
+        assert not wrong, f"{case} {death}: {wrong}"
+
+
+@pytest.mark.parametrize("loader", [Loader.NFT, Loader.IPTABLES_NFT], ids=lambda one: one.value)
+def test_without_the_journal_this_would_not_hold(
+    loader: Loader, killer: Killer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A control of these tests: a policylang that never looks what is half done is found out."""
+    with machine(loader, killer, tmp_path_factory.mktemp("control")) as laid:
+        case, steps = steps_of(laid, "apply")
+        loads = [number for number, step in enumerate(steps) if "restore" in step.name]
+        numbers = loads or [number for number, step in enumerate(steps) if step.kind == CHANGE]
+        found = []
+        for number in numbers:
+            _, wrong = killed(laid, case, Death(number + 1), heeds_journal=False)
+            found += wrong
+            laid.status()
+            case = prepared(laid, "apply")
+        assert any("open is" in one or "drifted" in one for one in found), found
+        assert any("status said: nothing" in one for one in found), found
