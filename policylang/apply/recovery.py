@@ -142,7 +142,12 @@ def _load_again(record: Record, doing: Doing, report: Report) -> bool:
 
     It goes on where that can be: what was to be loaded had passed its rehearsal.
     """
-    if _holds(record, doing.after) or (doing.before is not None and _holds(record, doing.before)):
+    was_in_force = (
+        not any(engines.in_force(Report()))
+        if doing.before is None
+        else _holds(record, doing.before)
+    )
+    if was_in_force or _holds(record, doing.after):
         return True
     failures = Report()
     for number in (doing.after, doing.before):

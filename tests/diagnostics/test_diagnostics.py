@@ -131,12 +131,10 @@ def test_every_code_is_told_somewhere() -> None:
     assert not CODES.keys() - {*constants()}
 
 
-# What no policy in a folder of a few files shows: includes fifty deep, what every target can, and
-# time-outs that the model refuses before iptables does.
+# What no policy in a folder of a few files shows: includes fifty deep, and what every target can.
 UNSHOWN = {
     ("syntax/loader.py", "nested-too-deep"),
     ("ir/verify.py", "unsupported"),
-    ("backends/iptables/__init__.py", "unsupported"),
 }
 
 

@@ -6,8 +6,11 @@ import ctypes
 import errno
 import json
 import os
+import sys
+import socket
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +21,7 @@ from policylang.apply import (
     conntrack,
     flows,
     forwarding,
+    guard,
     kernel,
     members,
     modules,
@@ -29,27 +33,34 @@ from policylang.apply import (
     programs,
     proxy_routes,
     published,
+    refreshing,
     restore,
     routing,
     xtables,
 )
 from policylang.apply.conntrack import FlowTuple
 from policylang.apply.flows import Flow
+from policylang.apply.guard import Site, Written
+from policylang.apply.loaded import Chain, Loaded
 from policylang.apply.programs import Finished
 from policylang.apply.record import Record, State
 from policylang.apply.routing import Routing
+from policylang.apply.xtables_engine import XtablesEngine
 from policylang.backends.base import Artifact
-from policylang.cli import output, sets
+from policylang.cli import changing, output, sets
 from policylang.cli.arguments import REFUSED
+from policylang.cli.teller import Teller
 from policylang.diagnostics import Report
 from policylang.ir.ruleset import NO_NEEDS, Needs, ProxyRoute
 from policylang.packets.fields import AddressType
 from policylang.packets.values import parse_one_address
 from policylang.pipeline import Text, compile_policy, ruleset_of
+from tests.apply.fake_engine import FakeEngine, KilledError, in_place
 
 Trigger = Callable[[Report, Path, pytest.MonkeyPatch], None]
 Answer = Callable[[Sequence[str]], Finished]
 
+BY = Written("web.policy", {}, "root")
 POLICY = "zone wan { interface eth0 }\nallow ftp inbound from wan\n"
 
 
@@ -119,6 +130,19 @@ def not_restored(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> Non
     answering(patch, answer)
     tools = restore.tools(restore.Flavour.LEGACY)
     assert not xtables.load(compiled("iptables"), tools, report)
+
+
+def cannot_arm(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(programs, "find", lambda program: None)
+    engine = XtablesEngine(restore.tools(restore.Flavour.NFT))
+    assert not engine.arm(compiled("iptables"), 60, report)
+
+
+def too_late(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Nothing is pending any more."""
+    answering(patch, lambda argv: Finished(argv[0], 0, "", ""))
+    engine = XtablesEngine(restore.tools(restore.Flavour.NFT))
+    assert not engine.keep(compiled("iptables"), report)
 
 
 def no_such_namespace(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -260,6 +284,20 @@ def bad_element(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None
     assert sets.run(chosen, report) == REFUSED
 
 
+def source_failed(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str, *given: object, **named: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    patch.setattr(socket, "getaddrinfo", unknown)
+    (folder / "web.policy").write_text('set cdn = resolve "cdn.example", "www.example"\n')
+    lists = lists_of(folder / "web.policy", report)
+    assert lists is not None
+    before = datetime.now(UTC) - timedelta(hours=3)
+    lock = {"resolve cdn.example": Locked(Ranges.of(1, 7), before)}
+    spans = {one.source: one.origins[0].span for one in lists}
+    assert refreshing.refreshed(spans, lock, report, only_due=True).has_failed
+
+
 def cannot_write(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
     (folder / "out").mkdir()
     patch.chdir(folder)
@@ -369,6 +407,75 @@ def not_saved_for_boot(report: Report, folder: Path, patch: pytest.MonkeyPatch) 
     assert not record.confirm_for_boot(1, report, root=folder)
 
 
+def site(patch: pytest.MonkeyPatch, folder: Path) -> tuple[FakeEngine, Site]:
+    """Where nothing is in force, and any change is made by a value."""
+    engine = FakeEngine()
+    in_place(patch, engine)
+    patch.chdir(folder)
+    return engine, Site(None, Record(Path("policylang")))
+
+
+def change(
+    where: Site, report: Report, policy: str = POLICY, confirm_s: int | None = None
+) -> guard.Plan:
+    """Put a policy in force; the plan by which that was done."""
+    plan = guard.plan(compiled("nft", policy), where, report)
+    assert plan is not None
+    guard.carry_out(plan, where, BY, report, confirm_s=confirm_s)
+    return plan
+
+
+def changed_meanwhile(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    _, where = site(patch, folder)
+    plan = change(where, Report())
+    assert guard.carry_out(plan, where, BY, report) is None
+
+
+def not_yet_confirmed(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    _, where = site(patch, folder)
+    plan = change(where, Report(), confirm_s=60)
+    assert guard.carry_out(plan, where, BY, report) is None
+
+
+def nothing_to_confirm(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    assert guard.confirm(site(patch, folder)[1], report) is None
+
+
+def not_as_rehearsed(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    _, where = site(patch, folder)
+    patch.setattr(FakeEngine, "rehearse", lambda *_: Loaded((Chain("chain input", "", ()),)))
+    change(where, report)
+
+
+def nobody_to_ask(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sys, "stdin", None)
+    teller = Teller(Namespace(yes=False, netns=None, format="text", color="never"), "stop", report)
+    assert changing.stop(teller.chosen, teller) == REFUSED
+
+
+def recovered(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    engine, where = site(patch, folder)
+    engine.killed_in, engine.is_done_then = "load", True
+    with pytest.raises(KilledError):
+        change(where, Report())
+    assert guard.at(where, lambda state: state.current, report) == 1
+
+
+def not_confirmed(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    engine, where = site(patch, folder)
+    change(where, Report(), confirm_s=60)
+    engine.left_ms = 0
+    assert guard.at(where, lambda state: state, report)
+
+
+def swept(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    engine, where = site(patch, folder)
+    change(where, Report())
+    change(where, Report(), POLICY.replace("ftp", "ssh"), confirm_s=60)
+    engine.remove(Report())
+    assert guard.at(where, lambda state: state, report)
+
+
 def nothing_confirmed(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
     assert boot_units.install(folder, report, program=["policylang"])
 
@@ -381,6 +488,8 @@ TRIGGERS: dict[str, Trigger] = {
         left_behind,
         lock_held,
         not_restored,
+        cannot_arm,
+        too_late,
         no_such_namespace,
         not_permitted,
         program_missing,
@@ -399,6 +508,7 @@ TRIGGERS: dict[str, Trigger] = {
         no_such_element,
         set_full,
         bad_element,
+        source_failed,
         cannot_write,
         cannot_keep,
         no_such_generation,
@@ -407,5 +517,13 @@ TRIGGERS: dict[str, Trigger] = {
         damaged_state,
         not_saved_for_boot,
         nothing_confirmed,
+        changed_meanwhile,
+        not_yet_confirmed,
+        nothing_to_confirm,
+        not_as_rehearsed,
+        nobody_to_ask,
+        recovered,
+        not_confirmed,
+        swept,
     )
 }
