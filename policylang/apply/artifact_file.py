@@ -46,7 +46,7 @@ def restore(described: Described, texts: Mapping[str, str]) -> Artifact:
     return artifact
 
 
-@dataclass
+@dataclass(slots=True)
 class _Writer(Plain):
     """Origins stand in a table, each once, for a statement has many lines; texts are left out."""
 
@@ -58,12 +58,12 @@ class _Writer(Plain):
     def data(self, value: object) -> Data:
         match value:
             case OutputFile():
-                described = super().data(value)
+                described = Plain.data(self, value)
                 del described["text"]
                 return described
             case Origin():
                 return self._index_of_origin(value)
-        return super().data(value)
+        return Plain.data(self, value)
 
     def index_of(self, source: SourceFile) -> int:
         key = (source.name, source.text)
@@ -76,11 +76,11 @@ class _Writer(Plain):
         key = (origin.why, origin.name, origin.service, *(place or ()))
         if key not in self._known:
             self._known[key] = len(self.origins)
-            self.origins.append([place, super().data(replace(origin, span=None))])
+            self.origins.append([place, Plain.data(self, replace(origin, span=None))])
         return self._known[key]
 
 
-@dataclass
+@dataclass(slots=True)
 class _Reader(Plain):
     sources: tuple[SourceFile, ...]
     texts: Mapping[str, str]
@@ -90,12 +90,12 @@ class _Reader(Plain):
         if kind is Origin:
             return self.origins[self._index(data)]
         if kind is OutputFile:
-            return super().value(kind, {**data, "text": self.texts[data["name"]]})
-        return super().value(kind, data)
+            return Plain.value(self, kind, {**data, "text": self.texts[data["name"]]})
+        return Plain.value(self, kind, data)
 
     def origin(self, data: Data) -> Origin:
         place, words = data
-        origin: Origin = super().value(Origin, words)
+        origin: Origin = Plain.value(self, Origin, words)
         if place is None:
             return origin
         file, start, end = map(self._index, place)
@@ -105,7 +105,7 @@ class _Reader(Plain):
         return replace(origin, span=Span(source, start, end))
 
     def _index(self, data: Data) -> int:
-        index: int = super().value(int, data)
+        index: int = Plain.value(self, int, data)
         if index < 0:
             raise ValueError(f"{index} is no place in a list")
         return index

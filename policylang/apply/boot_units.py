@@ -50,7 +50,7 @@ BESIDE = frozenset(
     )
 )
 
-DEFAULT_REFRESH_S = 3600
+DEFAULT_REFRESH_S = 300
 SPREAD = 10  # a tenth of the time between two refreshes
 
 Files = Mapping[Path, str]  # below the root
@@ -109,9 +109,9 @@ def uninstall(root: Path, report: Report) -> tuple[str, ...] | None:
     try:
         # The units first: none of them is to find its loader gone.
         removed = (*_removed(root, UNIT_PATHS), *_removed(root, BESIDE))
-        folder = root / SERVICE_FOLDER
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        for folder in (root / SERVICE_FOLDER, (root / SERVICE_FOLDER).parent):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
     except OSError as error:
         _report(root, error, report)
         return None
@@ -193,7 +193,7 @@ def _may_replace(root: Path, written: Files, report: Report) -> bool:
 def _written(root: Path, files: Files) -> Iterator[str]:
     for place, text in files.items():
         path = root / place
-        if path.is_file() and path.read_text() == text:
+        if path.is_file() and path.read_bytes() == text.encode():
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         durable.put_file(path, text.encode(), 0o644)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -38,6 +39,11 @@ EXPECTED, SOURCE_TRANSLATED, DESTINATION_TRANSLATED = 1 << 0, 1 << 4, 1 << 5
 
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 PORT = struct.Struct("!H")
+TOLD = (ORIGINAL, ID, ZONE, MARK, PROTOCOL_INFO)  # what is kept as the kernel told it
+
+# What goes past the rules (a flowtable) is busy until that is gone, which rules that were replaced
+# see to: ctnetlink_del_conntrack of net/netfilter/nf_conntrack_netlink.c.
+PATIENCE_S, LOOK_S = 2.0, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,7 @@ class FlowTuple:
 class Connection:
     """An entry. `master` is what the connection belongs to that a helper predicted it from.
 
-    `helper` is its own. `found` is all that the kernel told, by the numbers of enum ctattr_type.
+    `helper` is its own. `found` is what the kernel told, by those numbers that stand in TOLD.
     """
 
     original: FlowTuple
@@ -154,6 +160,14 @@ class Expectation:
     key: bytes = field(default=b"", repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How many were there still and are ended, and how many were refused, by the error's number."""
+
+    count: int
+    refused: Mapping[int, int]
+
+
 def connections() -> Iterator[Connection]:
     """All entries, of both families; OSError where the kernel does not tell."""
     with netlink.opened(netlink.NETFILTER) as asked:
@@ -172,9 +186,9 @@ def expectations() -> Iterator[Expectation]:
                 yield _expectation(body[0], found)
 
 
-def end(doomed: Sequence[Connection | Expectation]) -> int:
-    """End exactly these; how many were there still. OSError where the kernel refuses."""
-    ended = 0
+def end(doomed: Sequence[Connection | Expectation]) -> Ended:
+    """End exactly these. OSError where the kernel takes no commands at all."""
+    ended, refused = 0, dict[int, int]()
     of_kind = {
         ENTRY_DELETE: [one.key for one in doomed if isinstance(one, Connection)],
         # Those of a connection that has ended are gone by now.
@@ -182,11 +196,19 @@ def end(doomed: Sequence[Connection | Expectation]) -> int:
     }
     with netlink.opened(netlink.NETFILTER) as told:
         for kind, keys in of_kind.items():
-            for number in told.tell(kind, keys):
-                if number not in (0, errno.ENOENT):
-                    raise OSError(number, f"conntrack: {errno.errorcode.get(number, number)}")
-                ended += number == 0
-    return ended
+            give_up = time.monotonic() + PATIENCE_S
+            while keys:
+                answers = told.tell(kind, keys)
+                busy = [k for k, n in zip(keys, answers, strict=True) if n == errno.EBUSY]
+                ended += answers.count(0)
+                if not busy or time.monotonic() > give_up:
+                    for number in answers:
+                        if number not in (0, errno.ENOENT):
+                            refused[number] = refused.get(number, 0) + 1
+                    break
+                keys = busy
+                time.sleep(LOOK_S)
+    return Ended(ended, refused)
 
 
 def _head(family: int) -> bytes:
@@ -200,7 +222,7 @@ def _connection(found: dict[int, bytes]) -> Connection:
         int.from_bytes(found.get(STATUS, b""), "big"),
         _name(attributes(found[HELP]).get(HELPER_NAME)) if HELP in found else None,
         _tuple(found[MASTER]) if MASTER in found else None,
-        found,
+        {kind: found[kind] for kind in TOLD if kind in found},
     )
 
 

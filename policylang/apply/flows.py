@@ -8,6 +8,7 @@ could open it, and stays where some packet may.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path as File
@@ -95,16 +96,17 @@ def cut(flows: Iterable[Flow], report: Report) -> int:
     """
     doomed = tuple(flows)
     stop_pick_up(doomed, report)
-    try:
-        return conntrack.end([flow.entry for flow in doomed]) if doomed else 0
-    except OSError as error:
-        report.add(
-            "flows-not-cut",
-            f"cannot end open connections: {_reason(error)}",
-            None,
-            help="`conntrack -L` lists them, `conntrack -D` ends them",
-        )
+    if not doomed:
         return 0
+    try:
+        ended = conntrack.end([flow.entry for flow in doomed])
+    except OSError as error:
+        _not_cut("open connections", error, report)
+        return 0
+    for number, count in ended.refused.items():
+        which = f"{count} open connection{'' if count == 1 else 's'}"
+        _not_cut(which, OSError(number, os.strerror(number)), report)
+    return ended.count
 
 
 def stop_pick_up(flows: Iterable[Flow], report: Report) -> tuple[str, ...]:
@@ -129,6 +131,15 @@ def stop_pick_up(flows: Iterable[Flow], report: Report) -> tuple[str, ...]:
         )
         return ()
     return (f"switched off `{PICK_UP_NAME}`",)
+
+
+def _not_cut(which: str, error: OSError, report: Report) -> None:
+    report.add(
+        "flows-not-cut",
+        f"cannot end {which}: {_reason(error)}",
+        None,
+        help="`conntrack -L` lists them, `conntrack -D` ends them",
+    )
 
 
 def _reason(error: OSError) -> str:

@@ -205,10 +205,12 @@ def replacement(rules: str, before: Generation) -> tuple[InputLine, ...]:
 
 
 def in_one_text(blocks: Iterable[Iterable[InputLine]]) -> tuple[InputLine, ...]:
+    """The lines of all blocks, one after another."""
     return tuple(line for block in blocks for line in block)
 
 
 def replacing(rules: str, before: Generation, *, filter_first: bool) -> list[list[InputLine]]:
+    """A block for each table, in the order of the commits."""
     there = {table.name: table for table in before}
     blocks = [merged(block, there) for block in blocks_of(rules)]
     named = {block[0].text.removeprefix("*") for block in blocks}

@@ -32,8 +32,11 @@ def saved(report: Report) -> Saved | None:
     there = _names(report)
     if there is None:
         return None
+    ours = tuple(name for name in there if name.startswith(OURS))
+    if len(ours) == len(there) and len(ours) > 1:
+        return _saved_at_once(report)
     sets: dict[str, str] = {}
-    for name in there:
+    for name in ours:  # others' sets may be of millions
         listing = _ipset(report, "save", name)
         if listing is None:
             return None
@@ -43,6 +46,19 @@ def saved(report: Report) -> Saved | None:
             return None
         sets[name] = listing.stdout
     return sets
+
+
+def _saved_at_once(report: Report) -> Saved | None:
+    listing = _ipset(report, "save")
+    if listing is None:
+        return None
+    if not listing.ok:
+        report.add("loading-failed", "cannot read the ipsets", None, help=listing.words)
+        return None
+    sets: dict[str, list[str]] = {}
+    for line in listing.stdout.splitlines(keepends=True):
+        sets.setdefault(line.split(" ", 2)[1], []).append(line)
+    return {name: "".join(sets[name]) for name in sorted(sets)}
 
 
 def load(file: OutputFile, report: Report) -> bool:
@@ -145,7 +161,8 @@ def destroy_others(kept: Collection[str], report: Report) -> None:
 
     Reports `left-behind` for what cannot be destroyed. Without ipset there is nothing to do.
     """
-    others = [name for name in _names(Report()) or () if name not in kept]
+    there = [name for name in _names(Report()) or () if name.startswith(OURS)]
+    others = [name for name in there if name not in kept]
     destroy(others, others, report)
 
 
@@ -168,7 +185,7 @@ def _names(report: Report) -> tuple[str, ...] | None:
     if not finished.ok:
         report.add("loading-failed", "cannot list the ipsets", None, help=finished.words)
         return None
-    return tuple(sorted(n for n in finished.stdout.split() if n.startswith(OURS)))
+    return tuple(sorted(finished.stdout.split()))
 
 
 def _ipset(report: Report, *arguments: str, stdin: str = "") -> Finished | None:

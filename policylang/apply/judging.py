@@ -56,6 +56,7 @@ Packet = dict[Field, Told]
 Place = tuple[Path, Packet]  # a path, and the interfaces of a packet on it
 
 STAGES = (Stage.SCREEN, Stage.SCREEN_STATE, Stage.FILTER)
+NEW_OR_UNTRACKED = Ranges.of(State.NEW, State.UNTRACKED)
 UNTRANSLATED = (Field.DNATED, Field.ORIG_DADDR, Field.ORIG_DPORT)
 JUDGED_BY = conntrack.EXPECTED | conntrack.DESTINATION_TRANSLATED
 
@@ -78,6 +79,9 @@ class Judge:
         self.asks_for_interfaces = any(
             f in borders for borders in self.borders.values() for f in (Field.IIF, Field.OIF)
         )
+        # What conntrack is kept from is open all the same.
+        is_tracked = all(base.stage is not Stage.UNTRACK for base in ruleset.bases)
+        self.unknown_to_it: Told = State.NEW if is_tracked else NEW_OR_UNTRACKED
         # What a transparent proxy takes, or sends, has addresses that are not this host's.
         self.has_proxy = any(
             isinstance(one.action, TransparentProxy)
@@ -158,7 +162,7 @@ class Judge:
             first.icmp_type,
         )
         tags: Packet = {
-            Field.CT_STATE: State.RELATED if one.is_expected else State.NEW,
+            Field.CT_STATE: State.RELATED if one.is_expected else self.unknown_to_it,
             Field.CT_DIRECTION: FlowDirection.ORIGINAL,
             Field.EXPECTED: int(one.is_expected),
             Field.DNATED: int(one.is_sent_elsewhere),
@@ -224,7 +228,7 @@ class Judge:
             one.reply.source_port,
             one.reply.destination_port,
         )
-        tags: Packet = {Field.CT_STATE: State.NEW, Field.EXPECTED: 0}
+        tags: Packet = {Field.CT_STATE: self.unknown_to_it, Field.EXPECTED: 0}
         return self._may_pass(back, back, tags, is_opening=False)
 
     def of_newcomer(self, first: FlowTuple, held: frozenset[str] | None = None) -> Possible:
@@ -233,7 +237,7 @@ class Judge:
         `held` are the dynamic sets that its source is in; None where that is not known.
         """
         tags: Packet = {
-            Field.CT_STATE: State.NEW,
+            Field.CT_STATE: self.unknown_to_it,
             Field.CT_DIRECTION: FlowDirection.ORIGINAL,
             Field.EXPECTED: 0,
             Field.DNATED: 0,

@@ -20,6 +20,7 @@ from policylang.backends.nft import TABLE
 from policylang.diagnostics import Report
 
 NO_TIME = "the time to confirm is over"
+ANEW = "what was in force before is in force again: apply the policy anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,10 @@ class NftEngine:
         elements of ours, rules that are the same with their counts.
         """
         made = self._rehearsed(artifact, rehearsed, report)
-        if made is None or not self.disarm(report):
-            return False
-        tables = nft.tables_of_ours(report)
-        if tables is None:
+        tables = nft.tables_of_ours(report) if made is not None else None
+        if tables is not None and not tables.is_plain:
+            tables = nft.tables_of_ours(report) if self.disarm(report) else None
+        if made is None or tables is None:
             return False
         (script,) = artifact.files
         counted = nft_counts.counted(
@@ -139,7 +140,7 @@ class NftEngine:
         if made is None or tables is None:
             return False
         if not is_late and not tables.left_ms:
-            report.add("too-late", NO_TIME, None)
+            report.add("too-late", NO_TIME, None, help=ANEW)
             return False
         if not _is_in_force(tables, made):  # as it is after an interruption between both
             carried = by_identity(dynamic_sets(tables.pending.text)) if tables.pending else {}
@@ -149,7 +150,7 @@ class NftEngine:
             if not _put(artifact, made, tables, carried, counts, found, check):
                 _tell_why(found, report, is_late=is_late)
                 return False
-        _carry_back()
+        _carry_back_the_rest(tables)
         _end(tables, report)
         return True
 
@@ -169,7 +170,7 @@ class NftEngine:
             commands = nft_pending.unyielding(tables.ours)
             if commands and not nft.carry_out(commands, what, report):
                 return False
-        _carry_back()
+        _carry_back_the_rest(tables)
         what = f"cannot delete the nft table `{PENDING_TABLE}`"
         return tables.pending is None or nft.carry_out((DELETE_PENDING,), what, report)
 
@@ -217,7 +218,7 @@ def _tell_why(found: Report, report: Report, *, is_late: bool) -> None:
     """Report what was found; where the time ended meanwhile, that alone."""
     tables = None if is_late else nft.tables_of_ours(report)
     if tables is not None and not tables.left_ms:
-        report.add("too-late", NO_TIME, None)
+        report.add("too-late", NO_TIME, None, help=ANEW)
         return
     for one in found.diagnostics:
         report.add(one.code, one.message, one.span, help=one.help, labels=one.labels)
@@ -278,14 +279,17 @@ def _element_changes(there: Loaded, made: Loaded) -> Iterator[str]:
 # --- dynamic sets ----------------------------------------------------------------------------
 
 
-def _carry_back(tables: Tables | None = None) -> None:
-    """Put what came into the dynamic sets of a pending generation into ours, if possible.
-
-    Without `tables`, as they are now: packets fill them between any two looks.
-    """
-    if tables is None:
+def _carry_back_the_rest(before: Tables) -> None:
+    """Put into ours what came into a pending generation's dynamic sets since that look."""
+    if before.pending is not None and dynamic_sets(before.pending.text):
         tables = nft.tables_of_ours(Report())
-    if tables is None or tables.ours is None or tables.pending is None:
+        if tables is not None:
+            _carry_back(tables)
+
+
+def _carry_back(tables: Tables) -> None:
+    """Put what is in the dynamic sets of a pending generation into ours, as far as is room."""
+    if tables.ours is None or tables.pending is None:
         return
     ours = dynamic_sets(tables.ours.text)
     others = by_identity(dynamic_sets(tables.pending.text))

@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path as File
 
-from policylang.apply import netlink, routing, who
+from policylang.apply import ipsets, netlink, nft, programs, routing, who
 from policylang.apply.conntrack import FlowTuple
 from policylang.apply.judging import Judge
+from policylang.apply.livesets import family_of
 from policylang.apply.netlink import attributes
 from policylang.apply.routing import Routing
-from policylang.diagnostics import Diagnostic
-from policylang.ir.ruleset import Ruleset
+from policylang.backends.iptables.names import dynamic_set_name
+from policylang.diagnostics import Diagnostic, Report
+from policylang.ir.ruleset import DynamicSet, Ruleset
 from policylang.ir.walk import Possible
 from policylang.packets.fields import TCP
 from policylang.packets.values import V4_MAX, V6_BASE, format_address, parse_one_address
@@ -78,23 +80,19 @@ def _number(text: str) -> int | None:
 
 
 def shut_out(
-    ruleset: Ruleset,
-    connection: Connection,
-    *,
-    held: frozenset[str] | None = None,
-    target: str | None = None,
+    ruleset: Ruleset, connection: Connection, *, target: str | None = None
 ) -> Diagnostic | None:
     """A warning, where new rules deny that the operator connects again, or may deny it.
 
     It is asked in this thread's namespace, where the connection must come in; None where it does
-    not. `held` are the dynamic sets that hold the operator's address; None: not known. Rates are
-    taken to be kept to. None as well where the kernel does not tell its routes.
+    not. Rates are taken to be kept to, and dynamic sets to hold what they hold now. None as well
+    where the kernel does not tell its routes.
     """
     try:
         routes = routing.read()
         if not routes.is_own(connection.here):
             return None
-        possible = _asked(ruleset, connection, routes, held, target)
+        possible = _asked(ruleset, connection, routes, target)
     except OSError:
         return None
     if not possible.may_deny:
@@ -115,14 +113,32 @@ def _asked(
     ruleset: Ruleset,
     connection: Connection,
     routes: Routing,
-    held: frozenset[str] | None,
     target: str | None,
 ) -> Possible:
     family = 6 if connection.address >= V6_BASE else 4
     ends = (connection.address, connection.here)
     judge = Judge(ruleset, routes, target, is_alone=True)
     # The port it would come from is another one each time.
-    return judge.of_newcomer(FlowTuple(family, TCP, *ends, None, connection.here_port), held)
+    first = FlowTuple(family, TCP, *ends, None, connection.here_port)
+    return judge.of_newcomer(first, _held(ruleset, connection.address))
+
+
+def _held(ruleset: Ruleset, address: int) -> frozenset[str] | None:
+    """The dynamic sets of a ruleset that hold an address by now; None where they cannot be read.
+
+    What they hold stays when rules are replaced.
+    """
+    asked = [test.name for test in ruleset.address_tests if isinstance(test, DynamicSet)]
+    if not asked:
+        return frozenset()
+    of_nft = nft.live_sets(Report())
+    of_ipset = ipsets.saved(Report()) if programs.find("ipset") is not None else {}
+    if of_nft is None or of_ipset is None:
+        return None
+    family = family_of(address)
+    live = (*of_nft, *ipsets.live_sets(of_ipset))
+    holding = {one.identity for one in live if address in one.addresses}
+    return frozenset(name for name in asked if dynamic_set_name(name, family) in holding)
 
 
 def tunnel(connection: Connection) -> str | None:

@@ -57,7 +57,7 @@ class Plain:
         if origin is frozenset:
             return frozenset(self._tuple((*get_args(kind), ...), data))
         if origin is Mapping:
-            return dict(self._tuple((tuple[get_args(kind)], ...), data))
+            return dict(self._tuple((types.GenericAlias(tuple, get_args(kind)), ...), data))
         if origin is Literal:
             if data in get_args(kind):
                 return data

@@ -190,9 +190,16 @@ def _holds(record: Record, number: int | None) -> bool:
 
 
 def remove_all(report: Report, *, but: Engine | None = None) -> tuple[str, ...]:
-    """Take all away that is ours, but for what one engine loaded; the ways that held anything."""
+    """Take all away that is ours, but for what one engine loaded; the ways that held anything.
+
+    Where nothing is to stay, sets without rules go too.
+    """
     held = [engine for engine in engines.in_force(report) if but is None or engine.way != but.way]
-    return tuple(engine.way for engine in held if engine.remove(report))
+    removed = tuple(engine.way for engine in held if engine.remove(report))
+    if but is None:
+        for engine in engines.present():
+            engine.remove(report)
+    return removed
 
 
 def _expired(record: Record, state: State, pending: int, report: Report) -> State | None:

@@ -8,7 +8,6 @@ the next one cannot finish, or take back.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,6 +17,7 @@ from policylang.apply.generation import (
     Generation,
     InputLine,
 )
+from policylang.apply.grace import let_packets_through
 from policylang.apply.livesets import LiveSets, by_identity
 from policylang.apply.loaded import Loaded
 from policylang.apply.restore import Flavour, Tool, restore, saved, tools
@@ -31,7 +31,7 @@ from policylang.apply.xtables_listing import (
     told,
     with_sets_called,
 )
-from policylang.apply.xtables_pending import arming, disarming, is_half_kept, with_names
+from policylang.apply.xtables_pending import all_beside, arming, disarming, is_half_kept, with_names
 from policylang.apply.xtables_steps import (
     RELATED,
 )
@@ -39,10 +39,6 @@ from policylang.backends.base import Artifact, OutputFile
 from policylang.backends.iptables import RULES, SETS
 from policylang.backends.iptables.names import PREFIX, lasting_name, renewed_names
 from policylang.diagnostics import Report
-
-# Longer than a packet takes from its first chain to its last: what it met of a switch, it meets
-# everywhere.
-MOMENT_S = 0.05
 
 
 @dataclass(slots=True)
@@ -235,7 +231,7 @@ class XtablesEngine:
         }
         sets = artifact.file(SETS)
         if sets is not None:
-            named = replace(sets, text=with_names(sets.text, beside))
+            named = replace(sets, text=all_beside(sets.text))
             own = (live for live in ipsets.live_sets(now.sets) if live.identity not in shared)
             lines = [
                 line.replace(live.identity, beside[live.identity], 1)
@@ -259,11 +255,11 @@ class XtablesEngine:
         return True
 
     def _turn(self, steps: Iterable[Sequence[str]], report: Report) -> bool:
-        """Turn the switch step by step, with a moment for packets that are under way."""
+        """Turn the switch step by step; no packet meets more than one step on its way."""
         for step in steps:
             if not live_ipsets.restored(step, "cannot change what is in force", report):
                 return False
-            time.sleep(MOMENT_S)
+            let_packets_through()
         return True
 
     def keep(self, artifact: Artifact, report: Report, *, is_late: bool = False) -> bool:

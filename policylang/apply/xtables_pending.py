@@ -147,6 +147,13 @@ def is_half_kept(before: Generation) -> bool:
     return kept and left
 
 
+def all_beside(text: str) -> str:
+    """A file for `ipset restore` with a pending generation's names, of what it uses on the way too."""
+    words = {word for line in text.split("\n") for word in line.split(" ")}
+    ours = {word for word in words if word.startswith(PREFIX)}
+    return with_names(text, {name: PENDING + name.removeprefix(PREFIX) for name in ours})
+
+
 def with_names(text: str, names: Mapping[str, str]) -> str:
     """A file for `ipset restore` with other names for its sets."""
 

@@ -51,7 +51,9 @@ _END = re.compile(r'"(?:[^"\\]|\\.)*"|(?<= )-[jg] (?P<target>\S+).*')
 
 
 def replacement_in_steps(rules: str, before: Generation) -> tuple[InputLine, ...]:
-    """The same where `before` is in force, and packets come by between the commits.
+    """What to give `iptables-restore --noflush` so that `rules` take the place of `before`.
+
+    `before` is in force, and packets come by between the commits.
 
     A new filter with old translations or marks may let pass what neither ruleset does, and so may
     an old filter with new ones: each has addresses, ports and marks from the other that its own
@@ -59,7 +61,8 @@ def replacement_in_steps(rules: str, before: Generation) -> tuple[InputLine, ...
     and a packet passes only where both let it pass. For what arrives and what is forwarded, the new
     one is first copied into mangle, whose chains are read before those of filter: a verdict there
     to accept ends mangle alone. Then come all other tables, then the new filter itself, and at last
-    the copy goes. What only one of the rulesets allows is kept back for that moment.
+    the copy goes. What only one of the rulesets allows is kept back for that moment. Copies that
+    an interrupted replacement, or a pending generation, has there judge until the end as well.
 
     This host's own packets are translated behind mangle, where no copy could judge them; until the
     new filter is there, the old one alone does.
@@ -67,7 +70,6 @@ def replacement_in_steps(rules: str, before: Generation) -> tuple[InputLine, ...
     Not for `--test`, which would not find in the kernel what the first commits did.
     """
     blocks = list(blocks_of(rules))
-    # A replacement that was interrupted may have left its copy, and that judges until the end.
     rest, left = _without_copies(before)
     beside = filter_beside(blocks, left)
     if not before or not beside or not has_related(blocks, before):

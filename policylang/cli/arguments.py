@@ -15,6 +15,7 @@ from policylang.cli.visible import visible
 DONE, REFUSED, LOOK, INTERNAL = 0, 1, 2, 3  # exit statuses; LOOK: look at the command line
 CHANGES = 2  # of `plan --detailed-exitcode` and `drift`, as others' tools have it
 
+DEFAULT_REFRESH_S = 300  # of `boot_units` too, which is slow to import
 MOST_CONFIRM_S = 3600  # who has not come back after an hour is shut out
 
 FORMATTER = argparse.RawDescriptionHelpFormatter
@@ -96,6 +97,7 @@ def _parser() -> _Parser:
 
     _add_changes(commands)
     _add_tellings(commands)
+    _add_services(commands)
 
     _add_set(commands)
     _add_refresh(commands)
@@ -214,6 +216,25 @@ def _add_tellings(commands: Any) -> None:
         _add_look(one, "on standard error")
 
 
+def _add_services(commands: Any) -> None:
+    """The commands that write and remove what a boot does."""
+    for name, text, described in (
+        ("install-service", "load what was confirmed at boot", descriptions.INSTALL_SERVICE),
+        ("uninstall-service", "leave the boot alone again", descriptions.UNINSTALL_SERVICE),
+    ):
+        one = commands.add_parser(name, help=text, description=described)
+        one.add_argument("--root", metavar="DIR", default="/", help="below this folder (/)")
+        if name == "install-service":
+            one.add_argument(
+                "--refresh",
+                metavar="TIME",
+                type=_refresh_s,
+                default=DEFAULT_REFRESH_S,
+                help="how often to look for lists that are due, 0 for never (5m)",
+            )
+        _add_look(one, "on standard error")
+
+
 def _add_flavour(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--flavour",
@@ -247,14 +268,28 @@ def _add_confirm(parser: argparse.ArgumentParser) -> None:
 
 
 def _duration_s(text: str) -> int:
-    """A duration as a policy has it, in seconds."""
+    """How long to wait for a confirmation, in seconds."""
+    total = _seconds(text)
+    if total is None or not 1 <= total <= MOST_CONFIRM_S:
+        raise argparse.ArgumentTypeError("expected a time from 1s to 1h, as in 60s or 5m")
+    return total
+
+
+def _refresh_s(text: str) -> int:
+    """The time between two refreshes, in seconds; 0 is none."""
+    total = 0 if text == "0" else _seconds(text)
+    if total is None or 0 < total < 60:
+        raise argparse.ArgumentTypeError("expected a time from 1m, as in 15m or 1d, or 0")
+    return total
+
+
+def _seconds(text: str) -> int | None:
+    """A duration as a policy has it; None for what is none."""
     parts = re.findall(r"([0-9]+)([smhd])", text)
     total = sum(
         int(count) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit] for count, unit in parts
     )
-    if "".join(count + unit for count, unit in parts) != text or not 1 <= total <= MOST_CONFIRM_S:
-        raise argparse.ArgumentTypeError("expected a time from 1s to 1h, as in 60s or 5m")
-    return total
+    return total if "".join(count + unit for count, unit in parts) == text else None
 
 
 def _add_refresh(commands: Any) -> None:

@@ -37,6 +37,8 @@ def run(chosen: argparse.Namespace) -> int:
         "status": _tell,
         "drift": _tell,
         "generations": _tell,
+        "install-service": _service,
+        "uninstall-service": _service,
         "set": _set,
         "refresh": _refresh,
         "fmt": _fmt,
@@ -166,6 +168,13 @@ def _tell(chosen: argparse.Namespace) -> int:
         "generations": telling.tell_generations,
     }
     return tell[chosen.command](chosen, Teller(chosen, chosen.command))
+
+
+def _service(chosen: argparse.Namespace) -> int:
+    from policylang.cli import servicing
+
+    do = {"install-service": servicing.install, "uninstall-service": servicing.uninstall}
+    return do[chosen.command](chosen, Teller(chosen, chosen.command))
 
 
 def _set(chosen: argparse.Namespace) -> int:

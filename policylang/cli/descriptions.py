@@ -158,6 +158,16 @@ Say what differs from what was loaded: `+` is there and was not loaded, `-` was 
 The exit status is 2 where anything differs.
 """
 
+INSTALL_SERVICE = """\
+Write systemd units that load at boot, before the network is up, what was confirmed last, by nft or
+iptables-restore alone; a closed ruleset where that fails; and a timer that refreshes lists from
+elsewhere. Modules and settings that the rules rely on come with it.
+"""
+
+UNINSTALL_SERVICE = """\
+Remove what `install-service` wrote. What is in force and what was kept stays.
+"""
+
 GENERATIONS = "List what was applied and is kept, the newest first.\n"
 
 SET = """\

@@ -221,11 +221,12 @@ def forget_it(path: Path) -> None:
 
 
 def forget_the_rest(path: Path) -> None:
-    """The sums are cut off after a line, and what they do not name is gone."""
-    forget_it(path)
-    (path.parent / "way").unlink()
+    """The sums are cut off, with that of an emptied file; those that are left are right."""
+    empty(path)
     sums = path.parent / "SHA256SUMS"
-    sums.write_text("".join(sums.read_text().splitlines(keepends=True)[:1]))
+    lines = sums.read_text().splitlines(keepends=True)
+    (index,) = (i for i, line in enumerate(lines) if line.endswith(f"  {path.name}\n"))
+    sums.write_text("".join(lines[:index]))
 
 
 def dangle(path: Path) -> None:
@@ -482,7 +483,7 @@ def test_the_units_hold_what_a_boot_relies_on(namespace: Namespace, tmp_path: Pa
     ):
         assert line in unit
     assert not any(line.startswith("ExecStop=") for line in unit)
-    assert "OnUnitInactiveSec=3600s" in machine.unit("policylang-refresh.timer")
+    assert "OnUnitInactiveSec=300s" in machine.unit("policylang-refresh.timer")
 
 
 def below(root: Path) -> list[str]:
@@ -532,7 +533,7 @@ def test_install_and_uninstall(tmp_path: Path) -> None:
     gone = said(uninstall(tmp_path, report))
     assert below(tmp_path) == []
     assert gone[0] == f"removed {tmp_path}/etc/systemd/system/policylang.service"
-    assert not (tmp_path / "etc/policylang/boot").exists()
+    assert not (tmp_path / "etc/policylang").exists()
     assert uninstall(tmp_path, report) == ()
     assert record.artifact(number, report) is not None
     assert [d.code for d in report.diagnostics] == ["nothing-confirmed"]
