@@ -80,15 +80,8 @@ def test_little_is_imported_where_nothing_is_compiled(arguments: Sequence[str]) 
     assert done.stdout.decode().splitlines()[-1] == "[]"
 
 
-def test_the_version_comes_quickly() -> None:
-    """`--version` is the yardstick of a start; it takes 20 ms on a machine of 2025."""
-    took = []
-    for _ in range(5):
-        before = time.monotonic()
-        done = started("--version")
-        took.append(time.monotonic() - before)
-        assert done.stdout.decode() == f"policylang {__version__}\n"
-    assert min(took) < 0.2  # much more than it is, for machines that are busy
+def test_the_version_is_told() -> None:
+    assert started("--version").stdout.decode() == f"policylang {__version__}\n"
 
 
 def test_it_is_a_module_too() -> None:
