@@ -21,6 +21,7 @@ from policylang.apply.restore import Flavour
 from policylang.apply.state import What
 from policylang.backends.base import Artifact
 from policylang.diagnostics import Report
+from policylang.source import SourceFile
 
 T = TypeVar("T")
 Flows = Callable[[Report], tuple[Flow, ...]]
@@ -40,11 +41,17 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was compiled: the policy's name and the parameters it was given, and by whom."""
+    """What was compiled: the policy's name and the parameters it was given, and by whom.
+
+    `sources` are its texts, that of the policy itself first; `path` is its absolute path, empty
+    where it was no file.
+    """
 
     name: str
     parameters: Mapping[str, str]
     made_by: str
+    sources: tuple[SourceFile, ...] = ()
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +236,11 @@ def _kept(work: _Work, report: Report) -> Kept | None:
         work.plan.artifact,
         way=work.plan.engine.way,
         policy_name=work.written.name,
+        policy_path=work.written.path,
         parameters=work.written.parameters,
         made_by=work.written.made_by,
         report=report,
+        sources=work.written.sources,
     )
 
 

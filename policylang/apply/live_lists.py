@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from policylang.apply import live_ipsets, nft, programs
+from policylang.apply.generation import PENDING
 from policylang.apply.nft_listing import ListedSet, Table
 from policylang.backends.iptables import sets_file
-from policylang.backends.iptables.names import listed_set_name
+from policylang.backends.iptables.names import PREFIX, listed_set_name
 from policylang.backends.iptables.prefixes import of_family, prefix_texts
 from policylang.backends.iptables.sets import IpSet
 from policylang.backends.listed import FAMILIES, listed_name
@@ -109,15 +110,14 @@ def _of_ipset(wanted: Wanted, report: Report) -> tuple[Updated, ...] | None:
     done: list[Updated] = []
     for source, addresses in wanted.items():
         for family in FAMILIES:
-            name = listed_set_name(source, family)
-            if name not in there:
-                continue
             elements = prefix_texts(of_family(addresses, family))
-            updated = _swapped(name, family, elements, report)
-            if updated is None:
-                return None
-            if updated.added or updated.removed:
-                done.append(updated)
+            stem = listed_set_name(source, family).removeprefix(PREFIX)
+            for name in there & {PREFIX + stem, PENDING + stem}:
+                updated = _swapped(name, family, elements, report)
+                if updated is None:
+                    return None
+                if updated.added or updated.removed:
+                    done.append(updated)
     return tuple(done)
 
 

@@ -7,7 +7,9 @@ both of this form, made by the same tool: where they are equal, the same is load
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from policylang.backends.listed import is_listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,12 @@ class Loaded:
     @property
     def is_empty(self) -> bool:
         return not (self.chains or self.sets or self.others)
+
+    @property
+    def without_lists(self) -> Loaded:
+        """The same without the elements of lists from elsewhere, which change by themselves."""
+        sets = (replace(s, elements=None) if is_listed(s.place) else s for s in self.sets)
+        return replace(self, sets=tuple(sets))
 
 
 NOTHING = Loaded()

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from policylang.apply import ipsets, kernel, live_ipsets, nft, nft_text, programs
+from policylang.apply.generation import PENDING
 from policylang.apply.livesets import FAMILIES, Element, LiveSet, family_of
-from policylang.backends.iptables.names import dynamic_set_name
+from policylang.apply.nft_pending import PENDING_TABLE
+from policylang.backends.iptables.names import PREFIX, dynamic_set_name
+from policylang.backends.nft import TABLE
 from policylang.diagnostics import Report, did_you_mean
 from policylang.packets.values import format_address
 
@@ -77,13 +80,16 @@ def add(
         of_nft: list[str] = []
         of_ipset: list[str] = []
         for live in loaded.of_nft:
-            if own := _of_family(live, elements):
-                # A kernel before 6.12 does not renew an element that is there.
-                there = nft_text.deleting(live, [element.address for element in own])
-                of_nft += (nft_text.adding(live, own), there, nft_text.adding(live, own))
+            of_nft += _renewed_in_nft(live, _of_family(live, elements))
         for live in loaded.of_ipset:
             of_ipset += live_ipsets.adding(live, _of_family(live, elements))
         done = _carried_out(of_nft, of_ipset, f"cannot add to `{name}`", report)
+        if done:
+            _in_what_is_pending(
+                loaded,
+                lambda live: _renewed_in_nft(live, _of_family(live, elements), PENDING_TABLE),
+                lambda live: live_ipsets.adding(live, _of_family(live, elements)),
+            )
         return len(new) if done else None
 
     return _alone(name, work, report, netns)
@@ -114,6 +120,14 @@ def delete(name: str, addresses: Sequence[int], report: Report, *, netns: str | 
             for line in live_ipsets.deleting(live, live.addresses & wanted.keys())
         ]
         done = _carried_out(of_nft, of_ipset, f"cannot delete from `{name}`", report)
+        if done:
+            elements = [Element(address) for address in wanted]
+            _in_what_is_pending(
+                loaded,
+                # There or not, it is gone then.
+                lambda live: _renewed_in_nft(live, _of_family(live, elements), PENDING_TABLE)[:2],
+                lambda live: live_ipsets.deleting(live, live.addresses & wanted.keys()),
+            )
         return len(wanted) if done else None
 
     return _alone(name, work, report, netns)
@@ -126,9 +140,36 @@ def flush(name: str, report: Report, *, netns: str | None) -> int | None:
         of_nft = [nft_text.flushing(live) for live in loaded.of_nft]
         of_ipset = [live_ipsets.flushing(live) for live in loaded.of_ipset]
         done = _carried_out(of_nft, of_ipset, f"cannot empty `{name}`", report)
+        if done:
+            _in_what_is_pending(
+                loaded,
+                lambda live: (nft_text.flushing(live, PENDING_TABLE),),
+                lambda live: (live_ipsets.flushing(live),),
+            )
         return len(loaded.addresses) if done else None
 
     return _alone(name, work, report, netns)
+
+
+def _renewed_in_nft(
+    live: LiveSet, elements: Sequence[Element], table: str = TABLE
+) -> tuple[str, ...]:
+    return nft_text.renewing(live, elements, table) if elements else ()
+
+
+def _in_what_is_pending(
+    loaded: Loaded,
+    of_nft: Callable[[LiveSet], Sequence[str]],
+    of_ipset: Callable[[LiveSet], Sequence[str]],
+) -> None:
+    """The same in the generation that waits for its confirmation, as far as it has such sets."""
+    for live in loaded.of_nft:
+        if commands := of_nft(live):
+            nft.carry_out(commands, "", Report())
+    for live in loaded.of_ipset:
+        pending = PENDING + live.identity.removeprefix(PREFIX)
+        if lines := [line.replace(live.identity, pending, 1) for line in of_ipset(live)]:
+            live_ipsets.restored(lines, "", Report())
 
 
 def _alone(

@@ -166,14 +166,16 @@ def flushing(live: LiveSet, table: str = TABLE) -> str:
     return f"flush set {_place(live, table)}"
 
 
-def renewing(live: LiveSet, elements: Sequence[Element]) -> tuple[str, str, str]:
+def renewing(
+    live: LiveSet, elements: Sequence[Element], table: str = TABLE
+) -> tuple[str, str, str]:
     """The commands that let elements, at least one, stay as long as they say from now on.
 
     A kernel before 6.12 does not renew an element that is there, and one that is not there
     cannot be deleted.
     """
-    added = adding(live, elements)
-    return added, deleting(live, [element.address for element in elements]), added
+    added = adding(live, elements, table)
+    return added, deleting(live, [element.address for element in elements], table), added
 
 
 def longer(sets: Iterable[LiveSet], there: Iterable[LiveSet], others: LiveSets) -> Iterator[str]:

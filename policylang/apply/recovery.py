@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from policylang.apply import engines, flows, kernel, transaction
+from policylang.apply import engines, flows, kernel, refreshing, transaction
 from policylang.apply.engine import Engine
 from policylang.apply.flows import Flow
 from policylang.apply.loaded import Loaded
@@ -57,6 +57,10 @@ def finish(record: Record, number: int, report: Report) -> tuple[str, ...]:
     record.confirm_for_boot(number, report)
     artifact = artifact_of(record, number, report)
     beside = () if artifact is None else transaction.see_to_the_rest(artifact.needs, report)
+    kept = kept_of(record, number)
+    if artifact is not None and kept is not None:
+        # Those of a generation of long ago are as old as itself.
+        refreshing.follow(artifact.needs.lists, kept.policy_path)
     return (*ended(record.flows(number), report), *beside)
 
 
@@ -84,8 +88,10 @@ def as_loaded(engine: Engine, artifact: Artifact, report: Report) -> Loaded | No
 def is_in_force(engine: Engine, artifact: Artifact) -> bool:
     """Whether exactly what an artifact makes is in force, as far as that can be told."""
     quiet = Report()
-    expected = as_loaded(engine, artifact, quiet)
-    return expected is not None and expected == engine.listed(quiet)
+    expected, listed = as_loaded(engine, artifact, quiet), engine.listed(quiet)
+    if expected is None or listed is None:
+        return False
+    return expected.without_lists == listed.without_lists
 
 
 def _after_boot(record: Record, state: State, report: Report) -> State:

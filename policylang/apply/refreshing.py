@@ -6,9 +6,10 @@ are in force, whichever policy they were loaded by: a set stands for its sources
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from policylang.apply import kernel, live_lists, sources
 from policylang.apply.live_lists import Updated
@@ -18,6 +19,7 @@ from policylang.diagnostics import Report
 from policylang.ir.ruleset import ListSource
 from policylang.packets.values import Ranges
 from policylang.source import Span
+from policylang.syntax.loader import read_lock_beside
 from policylang.syntax.locks import Lock, Locked, address_texts
 from policylang.syntax.wording import quoted
 
@@ -132,6 +134,18 @@ def bring(
             return live_lists.update(wanted, report) if is_alone else None
 
     return kernel.in_netns(netns, work, report)
+
+
+def follow(lists: Sequence[ListSource], policy: str) -> None:
+    """Bring what the lock file of a policy (an absolute path, or empty) holds to its sets.
+
+    They are those of a generation that was just put in force; the calling thread has its namespace
+    to itself. What cannot be read is left for `policylang refresh` to tell.
+    """
+    quiet = Report()
+    lock = read_lock_beside(Path(policy), policy, quiet) if lists and policy else None
+    if lock:
+        live_lists.update(addresses(lists, lock), quiet)
 
 
 def in_force(

@@ -83,7 +83,9 @@ def drifted(
 ) -> Difference | None:
     """What differs from what an artifact makes: `before` is the artifact, `after` is in force."""
     expected = recovery.as_loaded(engine, artifact, report)
-    return None if expected is None or listed is None else difference(expected, listed)
+    if expected is None or listed is None:
+        return None
+    return difference(expected.without_lists, listed.without_lists)
 
 
 def counted(artifact: Artifact, listed: Loaded) -> tuple[Counted, ...]:

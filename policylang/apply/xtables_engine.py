@@ -172,16 +172,18 @@ class XtablesEngine:
         """
         quiet = Report()  # without the programs, or the kernel's part, nothing of ours is there
         before = self._taken(quiet) if all(programs.find(t.save) for t in self.tools) else None
-        if before is None or not xtables.remove(self.tools, report):
+        if before is None:
             return False
+        is_removed = xtables.remove(self.tools, report)
         (other,) = (flavour for flavour in Flavour if flavour is not self._flavour)
         beside = XtablesEngine(tools(other))._taken(quiet)
         kept: frozenset[str] = frozenset()
         if beside is not None and any(beside.rules):
             filled = (n for n, text in before.sets.items() if is_filled_by_packets(text))
             kept = names_in(beside.rules, tuple(filled))
-        self._destroy([name for name in before.sets if name not in kept], before, report)
-        return True
+        going = [name for name in before.sets if name not in kept]
+        self._destroy(going, before, report)
+        return is_removed or bool(going)
 
     # --- a change that is not confirmed -----------------------------------------------------------
 

@@ -148,7 +148,7 @@ def is_half_kept(before: Generation) -> bool:
 
 
 def all_beside(text: str) -> str:
-    """A file for `ipset restore` with a pending generation's names, of what it uses on the way too."""
+    """A file for `ipset restore` with a pending generation's names, also of what goes again."""
     words = {word for line in text.split("\n") for word in line.split(" ")}
     ours = {word for word in words if word.startswith(PREFIX)}
     return with_names(text, {name: PENDING + name.removeprefix(PREFIX) for name in ours})

@@ -10,6 +10,7 @@ import json
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from policylang import pipeline
@@ -29,6 +30,7 @@ from policylang.diagnostics import Report
 from policylang.ir.ruleset import Ruleset
 from policylang.packets.values import parse_one_address
 from policylang.pipeline import Source, Text
+from policylang.source import SourceFile
 
 CONFIRM_S = 60  # for who works over the network, unless they say otherwise
 
@@ -150,10 +152,21 @@ def apply(chosen: argparse.Namespace, source: Source | None, teller: Teller) -> 
     if planned is None:
         return _refused(teller)
     _warn_operator(chosen, compiled.ruleset, teller.report)
-    if not _is_agreed(chosen, planned, teller, "Load this?"):
+    ending = () if chosen.yes else _ending(chosen, compiled, planned, teller.report)
+    if not _is_agreed(chosen, planned, teller, "Load this?", ending):
         return _refused(teller)
-    written = Written(compiled.name, chosen.parameters, made_by())
+    path = str(source.resolve()) if isinstance(source, Path) else ""
+    written = Written(compiled.name, chosen.parameters, made_by(), _texts(compiled), path)
     return _carry_out(chosen, compiled.ruleset, planned, written, teller, name)
+
+
+def _texts(compiled: Compiled) -> tuple[SourceFile, ...]:
+    """The texts behind the rules, that of the policy itself first."""
+    lines = chain.from_iterable(file.origins for file in compiled.artifact.files)
+    spans = (origin.span for origins in lines for origin in origins)
+    files = {span.file.name: span.file for span in spans if span is not None}
+    name = Path(compiled.name).name
+    return tuple(sorted(files.values(), key=lambda file: (Path(file.name).name != name, file.name)))
 
 
 def _carry_out(
@@ -195,16 +208,22 @@ def _is_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def _is_agreed(chosen: argparse.Namespace, planned: Plan, teller: Teller, question: str) -> bool:
+def _is_agreed(
+    chosen: argparse.Namespace,
+    planned: Plan,
+    teller: Teller,
+    question: str,
+    ending: tuple[Flow, ...] = (),
+) -> bool:
     """Whether the change may be made; reports `nobody-to-ask`."""
-    if chosen.yes or planned.is_empty:
+    if chosen.yes or (planned.is_empty and not ending):
         return True
     if not _is_terminal() or getattr(chosen, "file", None) == "-":
         message = "there is nobody to ask: standard input is no terminal"
         teller.report.add("nobody-to-ask", message, None, help="`--yes` loads without a question")
         return False
     teller.show_so_far()
-    _tell_plan(planned, ())
+    _tell_plan(planned, ending)
     return asked(question)
 
 
