@@ -8,6 +8,7 @@ same policy with `tcp 21` in place of `ftp`, which shows what the helper is good
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -92,6 +93,8 @@ def main() -> int:
     for scene in SCENES:
         progress(f"{scene.title} …")
         with wired() as (server, client), tempfile.TemporaryDirectory() as folder:
+            # What is applied here is not recorded in the machine's own folder.
+            os.environ["POLICYLANG_STATE"] = folder
             daemon, column = shown(scene, server, client, Path(folder))
         columns.append(column)
     progress("")
@@ -144,6 +147,7 @@ def shown(
     if scene.loader is not None:
         policylang(
             "apply",
+            "--yes",
             str(POLICY if scene.has_helper else without_helper(folder)),
             "--netns",
             server.name,
