@@ -70,6 +70,11 @@ class Report:
             self._seen.add(key)
             self.diagnostics.append(diagnostic)
 
+    def take(self, other: Report) -> None:
+        """Record all that another report holds."""
+        for one in other.diagnostics:
+            self.add(one.code, one.message, one.span, help=one.help, labels=one.labels)
+
     @property
     def has_errors(self) -> bool:
         return any(d.severity is Severity.ERROR for d in self.diagnostics)

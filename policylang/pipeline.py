@@ -116,6 +116,5 @@ def artifact_of(ruleset: Ruleset, target: str, report: Report) -> Artifact | Non
     own = Report()
     verify(ruleset, chosen.capabilities, own)
     artifact = None if own.has_errors else chosen.emit(ruleset, own)
-    for found in own.diagnostics:
-        report.add(found.code, found.message, found.span, help=found.help, labels=found.labels)
+    report.take(own)
     return None if own.has_errors else artifact

@@ -206,7 +206,7 @@ def _carry_out(work: _Work, state: State) -> Done | None:
     words = _put_in_force(work, state, report)
     if words is None:
         # Where both hold by halves, whoever comes next is to find that out.
-        if not any(found.code == "not-restored" for found in report.diagnostics):
+        if planned.engine.listed(Report()) == planned.before:
             work.record.set_state(state, report)
         return None
     return _recorded(work, state, kept, words)
@@ -256,7 +256,11 @@ def _put_in_force(work: _Work, state: State, report: Report) -> tuple[str, ...] 
         _not_as_rehearsed(planned.engine, report)
         planned.engine.disarm(report)
         return None
-    applied = transaction.load(planned.artifact, planned.engine, report)
+    found = Report()
+    applied = transaction.load(planned.artifact, planned.engine, found)
+    if applied is None and planned.engine.listed(Report()) == planned.expected:
+        return loaded  # the program died behind its work
+    report.take(found)
     if applied is None:
         return None
     if planned.engine.listed(report) == planned.expected:

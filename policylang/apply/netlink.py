@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 # linux/netlink.h
 ROUTE, NETFILTER = 0, 12  # protocols
@@ -22,6 +22,8 @@ TYPE_MASK = 0x3FFF
 
 HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 ATTRIBUTE = struct.Struct("=HH")  # length, type
+
+SOL_NETLINK, GET_STRICT_CHECK = 270, 12  # linux/socket.h, NETLINK_GET_STRICT_CHK
 
 BUFFER_BYTES = 1 << 18  # a part of a dump is at most 32 KiB (net/netlink/af_netlink.c)
 AT_ONCE = 64  # messages that are sent before answers are read: their answers fit into the socket
@@ -116,11 +118,18 @@ class Socket:
 
 
 @contextmanager
-def opened(protocol: int) -> Iterator[Socket]:
-    """A socket of that protocol; OSError where the kernel does not have it."""
+def opened(protocol: int, *, is_strict: bool = False) -> Iterator[Socket]:
+    """A socket of that protocol; OSError where the kernel does not have it.
+
+    With `is_strict` a dump lists no more than its body asks for, on kernels that can (5.0): the
+    reader must still look.
+    """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as made:
         made.settimeout(PATIENCE_S)
         made.bind((0, 0))
+        if is_strict:
+            with suppress(OSError):
+                made.setsockopt(SOL_NETLINK, GET_STRICT_CHECK, 1)
         yield Socket(made)
 
 

@@ -1,4 +1,4 @@
-"""nft as a way to load rules: one transaction a step, and the kernel alone reverts what is pending.
+"""The way to load rules by nft: a transaction a step; what is pending the kernel alone reverts.
 
 It knows the order of the steps; what their commands are it leaves to `nft_text` (what replaces our
 table), `nft_pending` (what stands beside it) and `nft_counts`. Each step begins with a look at
@@ -7,15 +7,15 @@ what is there, so that it can follow an interruption of any other, or of itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from policylang.apply import kernel, nft, nft_counts, nft_listing, nft_pending, nft_text
 from policylang.apply.livesets import LiveSets, by_identity
 from policylang.apply.loaded import KernelSet, Loaded
 from policylang.apply.nft_pending import DELETE_PENDING, LATER, PENDING_TABLE, Tables
-from policylang.apply.nft_text import dynamic_sets
-from policylang.backends.base import Artifact
+from policylang.apply.nft_text import Replacement, dynamic_sets
+from policylang.backends.base import Artifact, OutputFile
 from policylang.backends.nft import TABLE
 from policylang.diagnostics import Report
 
@@ -77,8 +77,12 @@ class NftEngine:
     def remove(self, report: Report) -> bool:
         """Take our tables away, at once; whether there were any. Reports `left-behind`."""
         there = nft.tables()
-        ours = [name for name in (TABLE, PENDING_TABLE) if name in there]
-        return bool(ours) and nft.remove(report, ours)
+        ours = {name for name in (TABLE, PENDING_TABLE) if name in there}
+        found = Report()
+        if ours and not nft.remove(found, sorted(ours)) and ours & nft.tables():
+            _tell(found, report)
+            return False
+        return bool(ours)
 
     def arm(
         self,
@@ -105,7 +109,7 @@ class NftEngine:
         )
         best = nft_pending.arming(counted.text, seconds, tables.ours, counted.commands)
         plain = nft_pending.arming(script.text, seconds, tables.ours, ())
-        if not (nft.load_as(script, best, Report()) or nft.load_as(script, plain, report)):
+        if not _is_loaded(script, (best, plain), lambda now: _is_armed(now, made), report):
             return False
         if tables.ours is not None and dynamic_sets(tables.ours.text):
             _carry_on()
@@ -168,11 +172,12 @@ class NftEngine:
         if tables.ours is not None:
             what = f"cannot put the nft table `{TABLE}` back in force"
             commands = nft_pending.unyielding(tables.ours)
-            if commands and not nft.carry_out(commands, what, report):
+            if not _is_carried_out(commands, what, lambda now: not _yields(now), report):
                 return False
         _carry_back_the_rest(tables)
         what = f"cannot delete the nft table `{PENDING_TABLE}`"
-        return tables.pending is None or nft.carry_out((DELETE_PENDING,), what, report)
+        commands = () if tables.pending is None else (DELETE_PENDING,)
+        return _is_carried_out(commands, what, lambda now: now.pending is None, report)
 
     def _rehearsed(
         self, artifact: Artifact, rehearsed: Loaded | None, report: Report
@@ -202,10 +207,8 @@ def _put(
     longer = nft_text.longer(dynamic_sets(script.text), dynamic_sets(listing), carried)
     more = (*counted.commands, *longer)
     best = nft_text.replacement(counted.text, listing, carried, more, check)
-    if nft.load_as(script, best, Report()):
-        return True
     plain = nft_text.replacement(script.text, listing, carried, (), check)
-    return nft.load_as(script, plain, report)
+    return _is_loaded(script, (best, plain), lambda now: _is_in_force(now, made), report)
 
 
 def _end(tables: Tables, report: Report) -> None:
@@ -220,8 +223,57 @@ def _tell_why(found: Report, report: Report, *, is_late: bool) -> None:
     if tables is not None and not tables.left_ms:
         report.add("too-late", NO_TIME, None, help=ANEW)
         return
-    for one in found.diagnostics:
-        report.add(one.code, one.message, one.span, help=one.help, labels=one.labels)
+    _tell(found, report)
+
+
+def _tell(found: Report, report: Report) -> None:
+    report.take(found)
+
+
+# --- whatever became of nft ------------------------------------------------------------------
+
+
+def _is_loaded(
+    script: OutputFile,
+    ways: Iterable[Replacement],
+    is_so: Callable[[Tables], bool],
+    report: Report,
+) -> bool:
+    """Whether a script is loaded in one of several ways; what is wrong with the last is told.
+
+    An nft that is killed behind its commit cannot say that it is done: `is_so` looks.
+    """
+    found = Report()
+    for way in ways:
+        found = Report()
+        if nft.load_as(script, way, found) or _is_now(is_so):
+            return True
+    _tell(found, report)
+    return False
+
+
+def _is_carried_out(
+    commands: Sequence[str], what: str, is_so: Callable[[Tables], bool], report: Report
+) -> bool:
+    found = Report()
+    if not commands or nft.carry_out(commands, what, found) or _is_now(is_so):
+        return True
+    _tell(found, report)
+    return False
+
+
+def _is_now(is_so: Callable[[Tables], bool]) -> bool:
+    now = nft.tables_of_ours(Report())
+    return now is not None and is_so(now)
+
+
+def _is_armed(tables: Tables, made: Loaded) -> bool:
+    """Whether an artifact is pending, and there is time to confirm it."""
+    return bool(tables.left_ms) and nft_listing.loaded(tables.pending, LATER) == made
+
+
+def _yields(tables: Tables) -> bool:
+    return tables.ours is not None and tables.ours.has_switch
 
 
 def _is_in_force(tables: Tables, made: Loaded) -> bool:

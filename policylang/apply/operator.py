@@ -80,13 +80,18 @@ def _number(text: str) -> int | None:
 
 
 def shut_out(
-    ruleset: Ruleset, connection: Connection, *, target: str | None = None
+    ruleset: Ruleset,
+    connection: Connection,
+    *,
+    target: str | None = None,
+    is_cut: bool = False,
 ) -> Diagnostic | None:
     """A warning, where new rules deny that the operator connects again, or may deny it.
 
     It is asked in this thread's namespace, where the connection must come in; None where it does
-    not. Rates are taken to be kept to, and dynamic sets to hold what they hold now. None as well
-    where the kernel does not tell its routes.
+    not, or where the kernel does not tell its routes. `is_cut` says that open connections end that
+    the rules would not let begin. Rates are taken to be kept to, and dynamic sets to hold what
+    they hold now.
     """
     try:
         routes = routing.read()
@@ -98,14 +103,16 @@ def shut_out(
     if not possible.may_deny:
         return None
     what = "ssh" if connection.here_port == SSH_PORT else f"tcp {connection.here_port}"
+    ends = "the connection that is open now ends, too"
+    goes_on = "the connection that is open now goes on"
+    stays = ends if is_cut and not possible.may_accept else goes_on
     would = "may" if possible.may_accept else "would"
     span = next((o.span for o in possible.denying if o.span is not None), None)
     return Diagnostic(
         "operator-shut-out",
         f"you are here over SSH from `{connection.text}`, and {would} not be let in again",
         span,
-        help=f"`allow {what} inbound from {connection.text}` before it lets you in; the connection"
-        " that is open now goes on",
+        help=f"`allow {what} inbound from {connection.text}` before it lets you in; {stays}",
     )
 
 

@@ -154,6 +154,8 @@ def _load_again(record: Record, doing: Doing, report: Report) -> bool:
         else _holds(record, doing.before)
     )
     if was_in_force or _holds(record, doing.after):
+        if doing.before is None and was_in_force:
+            remove_all(report)  # sets may have come before the rules
         return True
     failures = Report()
     for number in (doing.after, doing.before):

@@ -134,9 +134,10 @@ def read() -> Routing:
     for text, kind in ALWAYS.items():
         if (parsed := parse_address(text)) is not None:
             add(parsed, kind)
-    with netlink.opened(netlink.ROUTE) as asked:
+    # A router may have a million routes: those of the one table that counts here are few.
+    with netlink.opened(netlink.ROUTE, is_strict=True) as asked:
         for family, number in FAMILIES.items():
-            for body in asked.dump(GET_ROUTE, _route_head(number)):
+            for body in asked.dump(GET_ROUTE, _route_head(number, table=LOCAL_TABLE)):
                 if (found := _own_route(family, body)) is not None:
                     add(*found)
             for body in asked.dump(GET_ADDRESS, bytes([number]) + bytes(ADDRESS_BYTES - 1)):
@@ -150,8 +151,8 @@ def read() -> Routing:
     return Routing(types, ordered, marks, dict(socket.if_nameindex()))
 
 
-def _route_head(family: int, bits: int = 0, flags: int = 0) -> bytes:
-    return ROUTE_MESSAGE.pack(family, bits, 0, 0, 0, 0, 0, 0, flags)
+def _route_head(family: int, bits: int = 0, flags: int = 0, table: int = 0) -> bytes:
+    return ROUTE_MESSAGE.pack(family, bits, 0, 0, table, 0, 0, 0, flags)
 
 
 def _question(family: int, address: int, mark: int) -> bytes:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import Message
 from http.client import HTTPException, HTTPResponse
+from urllib.request import OpenerDirector
 
 import policylang
 from policylang.diagnostics import Report
@@ -65,6 +66,7 @@ def ask(keys: Sequence[str], before: Lock) -> Mapping[str, Answer]:
     answers: queue.SimpleQueue[tuple[str, Answer]] = queue.SimpleQueue()
     for key in keys:
         waiting.put(key)
+    opener = _opener()
 
     def work() -> None:
         while True:
@@ -72,7 +74,7 @@ def ask(keys: Sequence[str], before: Lock) -> Mapping[str, Answer]:
                 key = waiting.get_nowait()
             except queue.Empty:
                 return
-            answers.put((key, _answer(key, before.get(key))))
+            answers.put((key, _answer(key, before.get(key), opener)))
 
     workers = min(AT_ONCE, len(keys))
     for number in range(workers):
@@ -89,10 +91,10 @@ def ask(keys: Sequence[str], before: Lock) -> Mapping[str, Answer]:
     return {key: found.get(key, Failed("there was no answer in time")) for key in keys}
 
 
-def _answer(key: str, before: Locked | None) -> Answer:
+def _answer(key: str, before: Locked | None, opener: OpenerDirector) -> Answer:
     kind, _, text = key.partition(" ")
     try:
-        return _resolved(text) if kind == RESOLVE else _loaded(text, before)
+        return _resolved(text) if kind == RESOLVE else _loaded(text, before, opener)
     except _FailureError as failure:
         return Failed(str(failure))
 
@@ -151,9 +153,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def _opener() -> OpenerDirector:
     """What opens https and http, nothing else; certificates are checked."""
-    opener = urllib.request.OpenerDirector()
+    opener = OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.HTTPHandler(),
@@ -166,7 +168,7 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
-def _loaded(url: str, before: Locked | None) -> Locked:
+def _loaded(url: str, before: Locked | None, opener: OpenerDirector) -> Locked:
     """The addresses of the list that a server has under a URL, or says is still the same."""
     headers = {
         "User-Agent": f"policylang/{policylang.__version__}",
@@ -176,7 +178,7 @@ def _loaded(url: str, before: Locked | None) -> Locked:
     deadline = time.monotonic() + MOST_S
     try:
         request = urllib.request.Request(url, headers=headers)
-        with _opener().open(request, timeout=SILENCE_S) as response:
+        with opener.open(request, timeout=SILENCE_S) as response:
             data = _body(response, deadline)
             marks = _marks(response.headers)
     except urllib.error.HTTPError as error:

@@ -104,8 +104,7 @@ def rehearsed(artifact: Artifact, engine: Engine, report: Report) -> Loaded | No
         lambda: probing.report_missing(artifact.needs, tools, report), Report()
     ):
         return None
-    for one in found.diagnostics:
-        report.add(one.code, one.message, one.span, help=one.help, labels=one.labels)
+    report.take(found)
     return loaded
 
 

@@ -1,4 +1,4 @@
-"""iptables, of one flavour, as a way to load rules: the order of steps, and what each leaves.
+"""Loads rules by iptables, of one flavour: the order of steps, and what each of them leaves.
 
 A change that is not confirmed stands beside what it would replace, in chains and sets named
 `policylang+…`, and the switch (`xtables_switch`) chooses. Every step reads what is there first and

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 ENGINE = NftEngine()
 LONG_S, SHORT_S = 60, 1
+DYING_S = 2  # for a program that is started for it
 
 # What is closed answers at once.
 CLOSED = "reject tcp 8000-8099 inbound\n"
@@ -223,17 +224,17 @@ def test_the_kernel_alone_reverts(engine: Engine, open_ports: Callable[[], set[i
     engine.load(OLD)
     rehearsed(NEW)
     died = subprocess.run(
-        [sys.executable, "-c", ARM_AND_DIE, engine.namespace.name, NEW, str(SHORT_S)],
+        [sys.executable, "-c", ARM_AND_DIE, engine.namespace.name, NEW, str(DYING_S)],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         check=False,
     )
     armed = time.monotonic()
     assert died.returncode == -signal.SIGKILL
     assert open_ports() == OF_NEW
-    time.sleep(armed + SHORT_S + 0.1 - time.monotonic())
+    time.sleep(armed + DYING_S + 0.1 - time.monotonic())
     assert engine.armed_ms() == 0
     assert open_ports() == OF_BOTH
-    time.sleep(armed + SHORT_S + nft_pending.BOTH_S + 0.1 - time.monotonic())
+    time.sleep(armed + DYING_S + nft_pending.BOTH_S + 0.1 - time.monotonic())
     assert open_ports() == OF_OLD
     before = engine.ruleset()
     assert engine.refused(NEW) == "too-late"
@@ -391,6 +392,39 @@ def test_each_step_follows_any_interruption(
         number += 1
     transactions = number - 1
     assert transactions == TRANSACTIONS[step][THERE.index(there)]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_nft_that_dies_is_not_believed(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Killed behind its commit it says nothing of it; what became of the step is looked at."""
+    real = nft._carry_out
+
+    def carry_out(script: str, report: Report) -> Finished | None:
+        finished = real(script, report)
+        if finished is None or script.startswith("list "):
+            return finished
+        return replace(finished, status=-signal.SIGKILL, stderr="")
+
+    begun(engine, "armed" if step in ("keep", "disarm") else "loaded")
+    with monkeypatch.context() as within:
+        within.setattr(nft, "_carry_out", carry_out)
+        made = artifact(NEW)
+        known = rehearsed(NEW)
+        report = Report()
+        work: Mapping[str, Callable[[], bool]] = {
+            "load": lambda: ENGINE.load(made, report, {}, rehearsed=known),
+            "arm": lambda: ENGINE.arm(made, LONG_S, report, rehearsed=known),
+            "keep": lambda: ENGINE.keep(made, report, rehearsed=known),
+            "disarm": lambda: ENGINE.disarm(report),
+        }
+        assert kernel.in_netns(engine.namespace.name, work[step], report) is True
+    in_force = NEW if step in ("load", "keep") else OLD
+    assert engine.listed() == rehearsed(in_force)
+    assert engine.pending() == (rehearsed(NEW) if step == "arm" else NOTHING)
+    # That the copy of what is in force is still there would be no more than a warning.
+    assert not report.has_errors
 
 
 TRANSACTIONS = {"load": (1, 2, 1), "arm": (1, 3, 1), "keep": (1, 2, 1), "disarm": (0, 2, 0)}
