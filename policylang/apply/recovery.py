@@ -66,8 +66,11 @@ def finish(record: Record, number: int, report: Report) -> tuple[str, ...]:
 
 def ended(doomed: tuple[Flow, ...], report: Report) -> tuple[str, ...]:
     """End connections; in words how many there were."""
-    count = flows.cut(doomed, report) if doomed else 0
-    return (f"ended {count} open connection{'' if count == 1 else 's'}",) if count else ()
+    if not doomed:
+        return ()
+    switched = flows.stop_pick_up(doomed, report)
+    count = flows.cut(doomed, report)
+    return (f"ended {count} open connection{'' if count == 1 else 's'}", *switched)
 
 
 def artifact_of(record: Record, number: int | None, report: Report) -> Artifact | None:

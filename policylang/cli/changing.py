@@ -112,7 +112,8 @@ def _warn_operator(chosen: argparse.Namespace, ruleset: Ruleset, report: Report)
     connection = None if chosen.netns is not None else operator.found()
     warning = None
     if connection is not None:
-        warning = operator.shut_out(ruleset, connection, target=chosen.target)
+        is_cut = ruleset.needs.cuts_flows or chosen.flows == "cut"
+        warning = operator.shut_out(ruleset, connection, target=chosen.target, is_cut=is_cut)
     if warning is not None:
         report.add(warning.code, warning.message, warning.span, help=warning.help)
 

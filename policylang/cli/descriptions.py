@@ -22,6 +22,8 @@ examples:
       keep it; `rollback` goes back, `status` says what is in force
   sudo policylang set add banned 192.0.2.7
       put an address into a dynamic set of the policy that is in force
+  policylang refresh web.policy
+      ask again for the addresses of names and lists from elsewhere
   policylang fmt web.policy
       lay a policy out in the canonical way
   policylang services mail
