@@ -1041,8 +1041,8 @@ _warning(
     "whoever applies the policy over SSH could not come in again",
     """The policy denies a new connection from where your own SSH connection comes from to the port
     that it goes to, or may deny it: an address set or a mark decides. The connection that is open
-    goes on as it is, but once it is lost there is no way back. `apply --confirm 60s` takes an
-    unconfirmed change back by itself.""",
+    goes on, unless open connections are cut, but once it is lost there is no way back.
+    `apply --confirm 60s` takes an unconfirmed change back by itself.""",
 )
 _error(
     "panic-in-tunnel",
@@ -1055,8 +1055,9 @@ _error(
     "flows-unknown",
     "which connections are open cannot be read",
     """With `on-reload cut`, or `apply --flows cut`, connections end that the new policy lets no
-    packet begin. The kernel was asked which are open and did not say: it has no connection tracking,
-    or the answer was refused. The rules are not touched by this; what is open stays open.""",
+    packet begin. The kernel was asked which are open and did not say: it has no connection
+    tracking, or it refused to answer. The rules are not touched by this; what is open stays
+    open.""",
 )
 _error(
     "flows-not-cut",

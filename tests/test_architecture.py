@@ -91,7 +91,13 @@ TARGET_WORDS = _set(
 TARGET_OPTION = re.compile(r"(?:^|\s)(?:-[A-Za-z]|--[a-z][a-z-]+)(?:\s|$)")
 
 TREE_PARTS = (
-    *("syntax.leaves", "syntax.clauses", "syntax.helper_nodes", "syntax.rule_nodes"),
+    *(
+        "syntax.leaves",
+        "syntax.clauses",
+        "syntax.helper_nodes",
+        "syntax.set_nodes",
+        "syntax.rule_nodes",
+    ),
     *("syntax.treatment_nodes", "syntax.tree"),
 )
 MODEL_VALUES = ("model.types", "model.translations", "model.policy")

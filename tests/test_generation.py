@@ -14,7 +14,9 @@ from policylang.apply.generation import (
     read,
     replacement,
     rules_file,
+    with_counts,
 )
+from policylang.apply.loaded import Count
 from policylang.apply.xtables_steps import (
     replacement_in_steps,
 )
@@ -127,25 +129,96 @@ def test_both_filters_hold_while_other_tables_change() -> None:
     assert [line.text for line in lines][-len(COPY_GOES) :] == COPY_GOES
 
 
-def test_a_copy_that_was_left_behind_goes_too() -> None:
-    """Of a replacement that was interrupted: it judges to the end, so the new one's name is free.
+LEFT_BEHIND = Table(
+    "mangle",
+    ("policylang-treat", "policylang-ahead-3"),
+    ("-A policylang-ahead-3 -j DROP",),
+    (Jump("INPUT", 1, "-j policylang-ahead-3"), Jump("FORWARD", 1, "-j policylang-treat")),
+    frozenset(),
+)
 
-    What is ours besides goes with its own table.
-    """
-    jumps = (Jump("INPUT", 1, "-j policylang-ahead-3"), Jump("FORWARD", 1, "-j policylang-treat"))
-    chains = ("policylang-treat", "policylang-ahead-3")
-    mangle = Table("mangle", chains, ("-A policylang-ahead-3 -j DROP",), jumps, frozenset())
-    lines = [line.text for line in replacement_in_steps(TRANSLATED, (FILTER, mangle))]
-    last = lines[len(lines) - lines[::-1].index("*mangle") - 1 :]
-    assert [line for line in last if line.startswith("-D")] == [
-        "-D INPUT -j policylang-ahead-5",
+
+def in_steps(before: Generation) -> list[list[str]]:
+    """The commits by which TRANSLATED takes the place of `before`."""
+    text = "\n".join(line.text for line in replacement_in_steps(TRANSLATED, before))
+    return [block.split("\n") for block in text.split("\nCOMMIT")[:-1]]
+
+
+def test_a_copy_that_was_left_behind_judges_until_it_goes() -> None:
+    """What the new copy lets pass meets that of the replacement that was interrupted."""
+    first, *inner, last = in_steps((FILTER, LEFT_BEHIND))
+    assert first == [
+        "*mangle",
+        *(f":policylang-ahead-{number} - [0:0]" for number in (4, 5, 6)),
+        "-D INPUT -j policylang-ahead-3",
+        "-A INPUT -j policylang-ahead-5",
+        '-A policylang-ahead-5 -m comment --comment "x -j policylang-refuse" -g policylang-ahead-4',
+        "-A policylang-ahead-5 -m set --match-set policylang-refuse src -g policylang-ahead-6",
+        "-A policylang-ahead-5 -j DROP",
+        "-A policylang-ahead-6 -p tcp -j DROP",
+        "-A policylang-ahead-4 -j policylang-ahead-3",
+        "-A policylang-ahead-4 -j ACCEPT",
     ]
-    assert "-X policylang-ahead-3" in last and "-X policylang-treat" not in last
-    inner = lines[len(COPY) : -len(last)]
-    assert [line for line in inner if "ahead" in line or "treat" in line] == [
-        ":policylang-treat - [0:0]",
-        "-D FORWARD -j policylang-treat",
-        "-X policylang-treat",
+    assert not [line for block in inner for line in block if "ahead" in line]
+    assert [line for line in last if line.startswith("-D")] == ["-D INPUT -j policylang-ahead-5"]
+    gone = [line.removeprefix("-X ") for line in last if line.startswith("-X")]
+    assert sorted(gone) == [f"policylang-ahead-{number}" for number in (3, 4, 5, 6)]
+
+
+def test_what_is_ours_besides_goes_with_its_own_table() -> None:
+    assert [
+        line for block in in_steps((FILTER, LEFT_BEHIND))[1:-1] for line in block if "treat" in line
+    ] == [":policylang-treat - [0:0]", "-D FORWARD -j policylang-treat", "-X policylang-treat"]
+
+
+def test_a_rate_is_counted_apart_by_a_copy() -> None:
+    """One bucket for both would count twice what both see, and drop what both allow."""
+    limited = "-m hashlimit --hashlimit-upto 5/min --hashlimit-name policylang-x -j ACCEPT"
+    rules = TRANSLATED.replace("-j SET --add-set policylang-a-v4 src --exist", limited)
+    lines = [line.text for line in replacement_in_steps(rules, (FILTER,))]
+    assert [line for line in lines if "hashlimit" in line] == [
+        f"-A policylang-ahead-1 {limited.replace('policylang-x', 'policylang-x.ahead')}",
+        f"-A policylang-input {limited}",
+    ]
+
+
+COUNTED = """\
+*filter
+:INPUT ACCEPT [5:500]
+:policylang-input - [0:0]
+[5:500] -A INPUT -j policylang-input
+[3:300] -A policylang-input -p tcp -j ACCEPT
+[2:200] -A policylang-input -j DROP
+COMMIT
+"""
+WRITTEN = """\
+*filter
+:policylang-input - [0:0]
+-I INPUT 1 -j policylang-input
+-A policylang-input -p 6 -j ACCEPT
+-A policylang-input -j DROP
+COMMIT
+"""
+
+
+def test_counts_are_read_and_written() -> None:
+    """Each line of a file has the count of the rule that the kernel makes of it."""
+    (table,) = read(COUNTED)
+    assert table.counts == (Count(3, 300), Count(2, 200))
+    lines = with_counts(replacement(WRITTEN, (table,)), WRITTEN, (table,))
+    assert [(line.text, line.count) for line in lines if line.count is not None] == [
+        ("-I INPUT 1 -j policylang-input", Count(5, 500)),
+        ("-A policylang-input -p 6 -j ACCEPT", Count(3, 300)),
+        ("-A policylang-input -j DROP", Count(2, 200)),
+    ]
+
+
+def test_counts_of_a_chain_of_other_rules_are_none() -> None:
+    """Where one line became two rules, nobody knows whose count is whose."""
+    (table,) = read(COUNTED.replace("[2:200]", "[1:1] -A policylang-input -p udp -j DROP\n[2:200]"))
+    lines = with_counts(replacement(WRITTEN, ()), WRITTEN, (table,))
+    assert [line.text for line in lines if line.count is not None] == [
+        "-I INPUT 1 -j policylang-input"
     ]
 
 

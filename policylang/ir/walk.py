@@ -60,7 +60,7 @@ PASSES = Possible(True, False)
 def walk(
     ruleset: Ruleset, stage: Stage, path: Path, cube: Cube, *, target: str | None = None
 ) -> Possible:
-    """What may become of the packets of `cube`, which is not empty.
+    """What may become of the packets of `cube`; nothing of none.
 
     Lines of a target's own are those of `target`; None is any target.
     """
@@ -85,6 +85,8 @@ class Walker:
 
     def walk(self, stage: Stage, path: Path, cube: Cube) -> Possible:
         """As the function of that name."""
+        if cube.is_empty:
+            return Possible(False, False)
         chain = self.bases.get((stage, path))
         if chain is None:
             return PASSES
@@ -200,16 +202,20 @@ class _Going:
 
     def read(self, chain: Chain, live: list[Cube]) -> list[Cube]:
         """What comes to the end of a chain, as cubes that need not be disjoint."""
+        known = [dict(cube.terms) for cube in live]
         for item in chain.items:
             if not live:
                 break
             wanted = item.cube.terms
+            may_meet = [_may_meet(wanted, terms) for terms in known]
+            if True not in may_meet:
+                continue
             guards = () if isinstance(item, Lookup) else self.walker.unknown(item.guards)
-            if guards is None or not any(_may_meet(wanted, cube) for cube in live):
+            if guards is None:
                 continue
             rest: list[Cube] = []
-            for cube in live:
-                met = cube & item.cube if _may_meet(wanted, cube) else None
+            for cube, may in zip(live, may_meet, strict=True):
+                met = cube & item.cube if may else None
                 if met is None or met.is_empty:
                     _keep(rest, cube)
                     continue
@@ -224,7 +230,7 @@ class _Going:
                     _keep(rest, piece)
             if len(rest) > MOST_PIECES:
                 raise _TooLargeError
-            live = rest
+            live, known = rest, [dict(cube.terms) for cube in rest]
         return live
 
     def _step(self) -> None:
@@ -287,12 +293,18 @@ class _Going:
                 return [cube]
 
 
-def _may_meet(wanted: tuple[tuple[Field, Ranges], ...], cube: Cube) -> bool:
-    """False where one field alone tells that no packet is in both."""
-    if not wanted:
-        return True
-    mine = dict(cube.terms)
-    return all(f not in mine or values.meets(mine[f]) for f, values in wanted)
+def _may_meet(wanted: tuple[tuple[Field, Ranges], ...], terms: dict[Field, Ranges]) -> bool:
+    """False where one field alone tells that no packet is in both; nearly all is told so."""
+    for f, values in wanted:
+        mine = terms.get(f)
+        if mine is not None:
+            low, high = mine.pairs[0]
+            if low == high and len(mine.pairs) == 1:
+                if low not in values:
+                    return False
+            elif not values.meets(mine):
+                return False
+    return True
 
 
 def _keep(kept: list[Cube], cube: Cube) -> None:
@@ -312,7 +324,7 @@ class _Meeting:
 
     cube: Cube
     action: Action
-    origins: tuple[Origin, ...]
+    origins: tuple[Origin, ...] = field(default=(), compare=False)
 
 
 class _Finder:

@@ -42,7 +42,6 @@ MOST_SUSPECTS = 500  # words of a file that are compared with those that start s
 
 # What is read for a parameter without a value; the statement itself is left out.
 _STAND_INS = (NAME, NUMBER, ADDRESS, STRING)
-_LATER_SETS = frozenset({"url", "resolve"})  # before a text in quotes
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +182,6 @@ class Mender:
         found = tokens[at]
         if found.kind == PARAMETER:
             return self._valueless(tokens, at)
-        if found.kind == STRING and at and tokens[at - 1].text in _LATER_SETS:
-            self.not_yet(tokens[at - 1])
-            return None
         mended = self._out_of_order(tokens, at, expected) or self._phrase(tokens, at, expected)
         if mended is not None:
             return mended

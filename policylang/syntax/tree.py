@@ -5,10 +5,8 @@ Every node has the span of its own text. Text that stood in quotes has lost them
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from policylang.packets.values import Ranges
 from policylang.syntax.clauses import (
     AddOption as AddOption,
 )
@@ -192,6 +190,24 @@ from policylang.syntax.rule_nodes import (
 from policylang.syntax.rule_nodes import (
     WhatElement as WhatElement,
 )
+from policylang.syntax.set_nodes import (
+    DynamicNode as DynamicNode,
+)
+from policylang.syntax.set_nodes import (
+    ListedNode as ListedNode,
+)
+from policylang.syntax.set_nodes import (
+    ListFile as ListFile,
+)
+from policylang.syntax.set_nodes import (
+    LockedAddresses as LockedAddresses,
+)
+from policylang.syntax.set_nodes import (
+    SetDecl as SetDecl,
+)
+from policylang.syntax.set_nodes import (
+    SetElement as SetElement,
+)
 from policylang.syntax.treatment_nodes import (
     ClampNode as ClampNode,
 )
@@ -267,44 +283,6 @@ class NetworkItem(Node):
 class ZoneDecl(Node):
     name: Name
     items: tuple[InterfaceItem | NetworkItem, ...]
-
-
-SetElement = Address | Number | NumberRange | MacAddress | FileList | Name
-
-
-@dataclass(frozen=True, slots=True)
-class DynamicNode(Node):
-    """`dynamic [timeout 1h] [size 65535]`."""
-
-    timeout: Duration | None
-    size: Number | None
-
-
-@dataclass(frozen=True, slots=True)
-class ListedNode(Node):
-    """`resolve "NAME", … [refresh 1h]` or `url "URL", … [refresh 1d]`, by `kind`."""
-
-    kind: str
-    sources: tuple[Text, ...]
-    refresh: Duration | None
-
-    def key(self, source: Text) -> str:
-        """What a lock file calls a source."""
-        return f"{self.kind} {source.text}"
-
-
-@dataclass(frozen=True, slots=True)
-class SetDecl(Node):
-    """`set NAME = elements [except exceptions]`, `set NAME = dynamic …` or a set from elsewhere.
-
-    `set NAME =` with nothing behind is empty.
-    """
-
-    name: Name
-    dynamic: DynamicNode | None
-    listed: ListedNode | None
-    elements: tuple[SetElement, ...]
-    exceptions: tuple[SetElement, ...]
 
 
 # --- services and rules --------------------------------------------------------------------
@@ -479,29 +457,6 @@ class Document:
 
     statements: tuple[Statement, ...]
     broken: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ListFile:
-    """What a list file holds, as ranges in the numbering of `packets.values`.
-
-    `kind` is `address`, `port`, `mac` (48-bit numbers), or None for a file without elements.
-    """
-
-    kind: str | None
-    pairs: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LockedAddresses:
-    """What the lock file has of the sources, called as by `ListedNode.key`.
-
-    `policy` is what the policy beside it is called, None where the policy is no file: then there
-    is no lock file.
-    """
-
-    of: Mapping[str, Ranges]
-    policy: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,8 @@ from policylang.ir.ruleset import (
     Entry,
     Forwarding,
     HostSuffix,
+    ListedSet,
+    ListSource,
     Lookup,
     Module,
     NeededHelper,
@@ -169,6 +171,13 @@ ASKED_MARK = doing(Stage.MARK, Path.INPUT, SetDscp(1), ConnectionMarkGuard(1, 0x
 PROXIED = doing(Stage.TPROXY, Path.INPUT, TransparentProxy(3128, 6, 1, 0xF))
 QUEUED = doing(Stage.INSPECT, Path.FORWARD, Queue(3, 5, may_bypass=False))
 
+LISTED = 'set cdn = resolve "cdn.example" refresh 5m allow ssh inbound from cdn'
+
+
+def _asked_more(lists: tuple[ListSource, ...]) -> tuple[ListSource, ...]:
+    return tuple(replace(one, refresh_s=1) for one in lists)
+
+
 ZONES = "zone lan { interface eth0 } zone wan { interface eth1 }\n"
 FORWARDED = f"{ZONES}allow ftp from lan to wan"
 PROXY_ROUTED = f"{ZONES}tproxy http from lan to wan port 3129"
@@ -207,6 +216,12 @@ CHANGES: dict[tuple[type, str], tuple[str | dict[str, str] | Ruleset, Change]] =
     (DynamicSet, "name"): (BANNED, at(DynamicSet, "name", "other")),
     (DynamicSet, "timeout_s"): (BANNED, at(DynamicSet, "timeout_s", None)),
     (DynamicSet, "size"): (BANNED, at(DynamicSet, "size", 101)),
+    (ListedSet, "source"): (LISTED, at(ListedSet, "source", ListSource("b", ("url a",), 1))),
+    (ListedSet, "addresses"): (LISTED, at(ListedSet, "addresses", Ranges())),
+    (ListSource, "name"): (LISTED, at(ListSource, "name", "other")),
+    (ListSource, "sources"): (LISTED, at(ListSource, "sources", ("url https://other.example",))),
+    (ListSource, "refresh_s"): (LISTED, at(Needs, "lists", lambda lists: _asked_more(lists))),
+    (Needs, "lists"): (LISTED, at(Needs, "lists", ())),
     (HostSuffix, "value"): ("allow ssh inbound from ::10/-64", at(HostSuffix, "value", 0x11)),
     (HostSuffix, "mask"): ("allow ssh inbound from ::10/-64", at(HostSuffix, "mask", 0xFF)),
     # --- items --------------------------------------------------------------------------------

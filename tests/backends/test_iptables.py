@@ -12,7 +12,16 @@ import pytest
 
 from policylang.backends.base import Artifact
 from policylang.backends.iptables import IptablesBackend
-from policylang.backends.iptables.names import dynamic_set_name
+from policylang.backends.iptables.names import (
+    ASKER_PORTS,
+    QUESTION_PORTS,
+    SET_BYTES,
+    dynamic_set_name,
+    lasting_name,
+    named_set_name,
+    renewed_names,
+    set_name,
+)
 from policylang.diagnostics import Report
 from policylang.ir.actions import (
     Accept,
@@ -500,9 +509,9 @@ def test_a_set_is_called_what_the_policy_calls_it_and_shared() -> None:
     admins = Cube.of({Field.SADDR: ADMINS})
     ruleset = filtering(*(Rule(admins & p, Accept()) for p in port), named=((ADMINS, "admins"),))
     found = sorted(set_names(ruleset))
-    assert [name[: len("policylang-admins4")] for name in found] == [
-        "policylang-admins4",
-        "policylang-admins6",
+    assert [lasting_name(name) for name in found] == [
+        "policylang-admins.4",
+        "policylang-admins.6",
     ]
     assert sum(found[0] in line for line in rules(ruleset)) == 2
 
@@ -515,7 +524,29 @@ def test_another_content_has_another_name() -> None:
         return set_names(filtering(rule, named=((values, "admins"),)))
 
     assert named(ADMINS) == named(ADMINS)
-    assert not named(ADMINS) & named(ADMINS | addresses("203.0.113.1", "2001:db8:3::1"))
+    others = named(ADMINS | addresses("203.0.113.1", "2001:db8:3::1"))
+    assert not named(ADMINS) & others
+    assert {*map(lasting_name, named(ADMINS))} == {*map(lasting_name, others)}
+
+
+def test_what_stays_of_a_name_tells_sets_apart() -> None:
+    """Long names as well, and no other ipset's name is taken for one that lasts."""
+    long = ["a-rather-long-name-of-a-set", "a-rather-long-name-of-another"]
+    made = [named_set_name(name, family, "x") for name in long for family in ("4", "6", "")]
+    assert all(len(name) <= SET_BYTES for name in made)
+    assert len({lasting_name(name) for name in made}) == len(made)
+    assert not {*made} & {*map(lasting_name, made)}
+    others = [
+        *(dynamic_set_name(name, 4) for name in ("short", *long)),
+        *(set_name(name, "4", "x") for name in ("addresses", *long)),
+        ASKER_PORTS,
+        *QUESTION_PORTS.values(),
+    ]
+    assert [lasting_name(name) for name in others] == others
+    (first, *_) = made
+    renewed = renewed_names(first)
+    assert first not in renewed
+    assert {lasting_name(name) for name in renewed} == {lasting_name(first)}
 
 
 def test_pairs_of_address_and_port_are_one_ipset() -> None:

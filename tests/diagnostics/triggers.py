@@ -6,8 +6,8 @@ import ctypes
 import errno
 import json
 import os
-import sys
 import socket
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -53,8 +53,9 @@ from policylang.cli.teller import Teller
 from policylang.diagnostics import Report
 from policylang.ir.ruleset import NO_NEEDS, Needs, ProxyRoute
 from policylang.packets.fields import AddressType
-from policylang.packets.values import parse_one_address
-from policylang.pipeline import Text, compile_policy, ruleset_of
+from policylang.packets.values import Ranges, parse_one_address
+from policylang.pipeline import Text, compile_policy, lists_of, ruleset_of
+from policylang.syntax.locks import Locked
 from tests.apply.fake_engine import FakeEngine, KilledError, in_place
 
 Trigger = Callable[[Report, Path, pytest.MonkeyPatch], None]
@@ -329,6 +330,7 @@ SSH = operator.Connection(parse_one_address("192.0.2.7") or 0, 50_000, 1, 22)
 def operator_shut_out(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
     routes = Routing({SSH.here: AddressType.LOCAL}, {}, {4: None, 6: None}, {})
     patch.setattr(routing, "read", lambda: routes)
+    patch.setattr(nft, "live_sets", lambda report: None)
     banning = "set banned = dynamic\ndeny all inbound from banned\nallow ssh inbound\n"
     for policy in (f"{POLICY}deny ssh inbound\n", banning):
         ruleset = ruleset_of(Text(policy, "web.policy", folder), Report())

@@ -8,6 +8,8 @@ from random import Random
 
 from tests.differential.arena import ANCHORS, GROUPS, INTERFACES, OWN
 
+# What `random.policy.lock` has the addresses of.
+LISTED_NAMES = tuple(f'"{name}.example"' for name in ("near", "networks", "own", "wild", "v6"))
 ZONE_NAMES = ("wan", "lan", "office", "guests", "servers")
 # Names that are there, names of several, names that only begin like one, and one that is not.
 INTERFACE_NAMES = (*INTERFACES, "lan*", "lan1*", "wan*", "l*", "vpn0", "*")
@@ -86,10 +88,11 @@ class _Author:
 
     def __init__(self, random: Random, *, translates: bool = False) -> None:
         self.random = random
+        self.aside = Random(random.getstate()[1][1])  # so that what it draws changes no other
         self.translates = translates
         self.zones: list[str] = []
         self.address_sets: list[str] = []
-        self.dynamic_sets: list[str] = []  # filled before
+        self.dynamic_sets: list[str] = []  # filled before, or by the lock file
         self.gathering_sets: list[str] = []  # filled by rules
         self.port_sets: list[str] = []
         self.services: list[str] = []
@@ -120,7 +123,10 @@ class _Author:
             self.address_sets.append(f"hosts{number}")
         for number in range(self.random.randint(0, 2) if self.chance(0.4) else 0):
             time = self.pick(("", " timeout 1h", " timeout 2d size 4096"))
-            lines.append(f"set seen{number} = dynamic{time}")
+            names = self.aside.sample(LISTED_NAMES, self.aside.randint(1, 3))
+            is_listed = self.aside.random() < 0.5
+            says = f"resolve {', '.join(names)}" if is_listed else f"dynamic{time}"
+            lines.append(f"set seen{number} = {says}")
             self.dynamic_sets.append(f"seen{number}")
         if self.chance(0.2):
             lines.append("set gathered = dynamic timeout 1h")

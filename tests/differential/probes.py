@@ -24,6 +24,7 @@ from policylang.model.types import (
     GroupEnd,
     Helper,
     IpsecEnd,
+    ListedSet,
     PolicyRule,
     PublishedEnd,
     SelfEnd,
@@ -516,7 +517,9 @@ class _Gunner:
         """Sets of addresses that an end speaks of, none of them empty."""
         if isinstance(element, AddressEnd) and element.addresses:
             yield element.addresses
-        if isinstance(element, DynamicEnd) and (held := self.out.members[element.set.name]):
+        if isinstance(element, DynamicEnd) and isinstance(element.set, ListedSet):
+            yield element.set.addresses
+        elif isinstance(element, DynamicEnd) and (held := self.out.members[element.set.name]):
             # In the order of numbers, for that of a set is another one in each process.
             yield Ranges.merged(
                 (n, n) for a in held if (n := parse_one_address(str(a))) is not None

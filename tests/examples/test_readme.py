@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from policylang.backends import TARGETS
 from policylang.cli import main
+from policylang.packets.values import Ranges
+from policylang.syntax.locks import Locked, lock_text
 from tests.kernel.ground import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -63,5 +66,8 @@ def test_language_tour_compiles(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "site" / "own.policy").write_text("allow http outbound\n")
     (tmp_path / "blocklist.txt").write_text("198.51.100.0/24\n")
     (tmp_path / "tour.policy").write_text(blocks("policy")[2])
+    mirrors = Locked(Ranges.of(1), datetime(2026, 1, 1, tzinfo=UTC))
+    lock = lock_text({"resolve mirror.example": mirrors})
+    (tmp_path / "tour.policy.lock").write_text(lock)
     assert main(["check", str(tmp_path / "tour.policy")]) == 0
     assert "warning" not in capsys.readouterr().err

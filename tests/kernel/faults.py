@@ -82,6 +82,7 @@ OPEN: Mapping[str | None, frozenset[int]] = {
 SWAPPED = {"one": "other", "other": "one", None: "one"}
 
 CONFIRM_S = 60  # longer than any case takes
+LONG_S = 0.01  # a program that is killed halfway
 
 # Behind all that is ours, in a table that is not: what came, and what of it was let pass.
 PROBED = f"""
@@ -119,7 +120,7 @@ class Machine:
     killer: Killer
     directory: Path
     environment: dict[str, str]
-    known: dict[tuple[str, str | None], tuple[Step, ...]] = field(default_factory=dict)
+    known: dict[str, tuple[Step, ...]] = field(default_factory=dict)
     _source_port: int = 10000
 
     @property
@@ -135,13 +136,12 @@ class Machine:
         self,
         *arguments: str,
         death: Death | None = None,
-        heeds_journal: bool = True,
         environment: Mapping[str, str] = MappingProxyType({}),
+        **how: Any,
     ) -> Ran:
-        """Carry out a command of policylang on it."""
+        """Carry out a command of policylang on it; `how` is as `Killer.run` takes it."""
         whole = (*arguments, "--netns", self.name)
-        surroundings = {**self.environment, **environment}
-        return self.killer.run(whole, surroundings, death, heeds_journal=heeds_journal)
+        return self.killer.run(whole, {**self.environment, **environment}, death, **how)
 
     def done(self, *arguments: str) -> Ran:
         """The same, which must succeed."""
@@ -154,7 +154,7 @@ class Machine:
         file = self.directory / f"{policy}.policy"
         return ("apply", str(file), *self.loader.options, "--yes", *options)
 
-    def status(self, **how: bool) -> tuple[Ran, dict[str, Any]]:
+    def status(self, **how: Any) -> tuple[Ran, dict[str, Any]]:
         """What policylang tells of it, at once and as JSON."""
         ran = self.run("status", "--json", **how)
         return ran, json.loads(ran.out) if ran.status == 0 else {}
@@ -296,6 +296,7 @@ class Case:
 
 def prepared(machine: Machine, command: str) -> Case:
     """A command that can be given now, once what must precede it was done."""
+    settle(machine)
     current = machine.policy_of(machine.state().get("current"))
     if command == "first" and current is not None:
         machine.done("stop", "--yes")
@@ -312,7 +313,7 @@ def prepared(machine: Machine, command: str) -> Case:
             return Case(command, armed, current, other)
         case "confirm":
             machine.done(*armed)
-            return Case(command, ("confirm",), other, other)
+            return Case(command, ("confirm",), current, other)
         case "disarm":
             machine.done(*armed)
             return Case(command, ("rollback", "--yes"), other, current)
@@ -328,16 +329,11 @@ def prepared(machine: Machine, command: str) -> Case:
             raise AssertionError(command)
 
 
-def steps_of(machine: Machine, command: str) -> tuple[Case, tuple[Step, ...]]:
-    """A command that can be given now, and the steps that it would take."""
-    case = prepared(machine, command)
-    key = (command, case.before)
-    if key not in machine.known:
-        machine.known[key] = machine.done(*case.arguments).steps
-        settle(machine)
-        if machine.policy_of(machine.state().get("current")) != case.before or command != "apply":
-            case = prepared(machine, command)
-    return case, machine.known.get((command, case.before), machine.known[key])
+def steps_of(machine: Machine, command: str) -> tuple[Step, ...]:
+    """The steps that a command takes, which is carried out once to know them."""
+    if command not in machine.known:
+        machine.known[command] = machine.done(*prepared(machine, command).arguments).steps
+    return machine.known[command]
 
 
 def settle(machine: Machine) -> None:
@@ -394,19 +390,25 @@ def _wrong_after(machine: Machine, case: Case, told: Mapping[str, Any]) -> Itera
     yield from (f"left over: {one}" for one in machine.left_over(holds))
     link = machine.folder / "boot"
     booted = int(link.readlink().name) if link.is_symlink() else None
-    if booted != numbers["current"] and numbers["current"] is not None:
+    if numbers["current"] is not None and booted != numbers["current"]:
         yield f"generation {numbers['current']} is in force, a boot loads {booted}"
-    if told["confirmed"] != numbers["current"]:
-        yield f"generation {numbers['current']} is in force, {told['confirmed']} is confirmed"
+    if told["confirmed"] != booted:
+        yield f"generation {told['confirmed']} is said to be confirmed, a boot loads {booted}"
 
 
 def points(steps: Sequence[Step]) -> Iterator[Death]:
-    """Before each step that changes anything, halfway in it, and right behind it."""
-    for number, step in enumerate(steps):
-        if step.kind == CHANGE:
-            yield Death(number)
-            if step.took_s and step.took_s > 0.001:
-                yield Death(number, step.took_s / 2)
+    """Before each step that changes anything, and halfway in the longer ones.
+
+    Of programs in a row that do the same with one set after another, the first and the last.
+    """
+    changes = [number for number, step in enumerate(steps) if step.kind == CHANGE]
+    names = ["", *(" ".join(steps[one].name.split()[:2]) for one in changes), ""]
+    for place, number in enumerate(changes):
+        if set(names[place : place + 3]) == {"ipset destroy"}:
+            continue
+        yield Death(number)
+        if (steps[number].took_s or 0) > LONG_S:
+            yield Death(number, (steps[number].took_s or 0) / 2)
 
 
 # --- the campaign --------------------------------------------------------------------------------
@@ -414,12 +416,13 @@ def points(steps: Sequence[Step]) -> Iterator[Death]:
 
 def at_random(machine: Machine, chance: random.Random) -> tuple[Case, Death, list[str]]:
     """Kill a command that was drawn, at a time that was drawn."""
-    case, steps = steps_of(machine, chance.choice(COMMANDS))
+    command = chance.choice(COMMANDS)
+    steps = steps_of(machine, command)
+    case = prepared(machine, command)
     step = chance.randrange(len(steps))
     after_s = chance.choice((0.0, chance.uniform(0, steps[step].took_s or 0.02)))
     death = Death(step, after_s)
     _, found = killed(machine, case, death)
-    settle(machine)
     return case, death, found
 
 

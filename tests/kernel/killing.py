@@ -18,13 +18,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
-from policylang.apply import kernel, programs
-from policylang.apply.record import Record
+from policylang.apply import guard, kernel, programs, record, recovery, state
+from policylang.apply.plain import Plain
+from policylang.apply.record import Kept, Record, State
 from policylang.cli import main
+from policylang.diagnostics import Report
 
 from .ground import REPOSITORY
 
@@ -39,10 +42,11 @@ FILE_STEPS = {
 class Death:
     """When a process is killed: so long after it has come to its step of that number.
 
-    With `is_alone` the program that runs then is not killed with it.
+    Or to the first one that changes anything by a program of that name. With `is_alone` the program
+    that runs then is not killed with it.
     """
 
-    step: int
+    step: int | str
     after_s: float = 0.0
     is_alone: bool = False
 
@@ -104,8 +108,12 @@ class Killer:
         death: Death | None = None,
         *,
         heeds_journal: bool = True,
+        clock_s: float = 0,
     ) -> Ran:
-        """Carry out a command line; without `heeds_journal` it does not look what is half done."""
+        """Carry out a command line, on a machine whose clock is so many seconds ahead.
+
+        Without `heeds_journal` it does not look what is half done.
+        """
         assert self._program is not None
         assert self._program.stdin is not None
         assert self._program.stdout is not None
@@ -114,6 +122,7 @@ class Killer:
             "environment": dict(environment),
             "death": None if death is None else asdict(death),
             "heeds_journal": heeds_journal,
+            "clock_s": clock_s,
         }
         self._program.stdin.write(json.dumps(asked).encode() + b"\n")
         self._program.stdin.flush()
@@ -149,12 +158,17 @@ class _Steps:
     def _reach(self, name: str, kind: str) -> None:
         death = self._death
         os.write(self._log, f"{json.dumps([name, kind])}\n".encode())
-        if death is not None and self._count == death.step:
+        if death is not None and self._is_at(death.step, name, kind):
             if death.after_s:
                 threading.Timer(death.after_s, _die, [death]).start()
             else:
                 _die(death)
         self._count += 1
+
+    def _is_at(self, step: int | str, name: str, kind: str) -> bool:
+        if isinstance(step, int):
+            return self._count == step
+        return kind == CHANGE and name.split()[0] == step
 
     def program(self, argv: Sequence[str], *_: object, **named: Any) -> tuple[str, str]:
         """What a program does; what it does in a scratch namespace changes nothing of ours."""
@@ -240,7 +254,7 @@ def _carry_out(asked: dict[str, Any], log: int) -> None:
     os.environ.update(asked["environment"])
     death = None if asked["death"] is None else Death(**asked["death"])
     steps = _Steps(death, log)
-    programs.run = steps.counted(programs.run, steps.program)  # type: ignore[assignment]
+    programs.run = steps.counted(programs.run, steps.program)
     for name, kind in FILE_STEPS.items():
         told = lambda *_, _told=(name, kind), **__: _told  # noqa: E731
         setattr(os, name, steps.counted(getattr(os, name), told))
@@ -248,6 +262,8 @@ def _carry_out(asked: dict[str, Any], log: int) -> None:
     sys.executable = asked["environment"].get("EXECUTABLE", "")
     if not asked["heeds_journal"]:
         _ignore_journal()
+    if asked["clock_s"]:
+        _turn_clock(asked["clock_s"])
     status = 99
     try:
         sys.stdout = os.fdopen(1, "w", closefd=False)
@@ -259,16 +275,33 @@ def _carry_out(asked: dict[str, Any], log: int) -> None:
         os._exit(status)
 
 
+def _turn_clock(ahead_s: float) -> None:
+    """Let this process, and the programs that it runs, have another clock on the wall."""
+    true_time = time.time
+
+    class Turned(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Turned:
+            return cls.fromtimestamp(time.time(), tz)
+
+    # How these are read is found out once, by what their modules call `datetime` then.
+    kept = Kept(1, "nft", "nft", "", datetime.now(UTC), "", "", ())
+    for value in (State.here(), kept):
+        Plain().value(type(value), Plain().data(value))
+    time.time = lambda: true_time() + ahead_s
+    for module in (guard, record, state):
+        setattr(module, "datetime", Turned)
+    # libfaketime is for the programs alone: Python would no longer be able to wait for them.
+    (preloaded,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+    os.environ.update(LD_PRELOAD=str(preloaded), FAKETIME=f"{ahead_s:+.0f}")
+
+
 def _ignore_journal() -> None:
-    from dataclasses import replace
-
-    from policylang.apply import recovery
-
-    def settle(record: Record, report: Any) -> Any:
+    def settle(record: Record, report: Report) -> State | None:
         state = record.state(report)
         return None if state is None else replace(state, doing=None)
 
-    recovery.settle = settle  # type: ignore[assignment]
+    recovery.settle = settle
 
 
 if __name__ == "__main__":

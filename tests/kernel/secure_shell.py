@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import time
+import tty
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -106,6 +107,7 @@ class SecureShell:
     def session(self, command: str, *options: str) -> Iterator[Session]:
         """A client at a terminal; with `-tt` the remote program is at one too."""
         ours, theirs = pty.openpty()
+        tty.setraw(theirs)  # it says nothing by itself
         inside = ["ip", "netns", "exec", self.clients.name, *self.argv(command, *options)]
         child = subprocess.Popen(
             inside, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from .faults import COMMANDS, Machine, at_random, killed, machine, points, prepared, settle, steps_of
+from .faults import COMMANDS, Machine, at_random, killed, machine, points, prepared, steps_of
 from .ground import Loader
 from .killing import CHANGE, Death, Killer
 
@@ -27,11 +28,9 @@ def killer(kernel: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[K
         yield started
 
 
-@pytest.fixture(scope="module", params=Loader, ids=lambda loader: loader.value)
-def made(
-    killer: Killer, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Machine]:
-    with machine(request.param, killer, tmp_path_factory.mktemp("killed")) as laid:
+@pytest.fixture(params=Loader, ids=lambda loader: loader.value)
+def made(killer: Killer, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine]:
+    with machine(request.param, killer, tmp_path) as laid:
         yield laid
 
 
@@ -39,18 +38,17 @@ def made(
 def test_a_command_that_is_killed_at_any_step_leaves_the_old_or_the_new(
     made: Machine, command: str
 ) -> None:
-    case, steps = steps_of(made, command)
-    deaths = list(points(steps))
-    assert len(deaths) > 3, steps
+    deaths = list(points(steps_of(made, command)))
+    case, kills = prepared(made, command), 0
     before = made.probed()
     with made.probing():
         for death in deaths:
             ran, wrong = killed(made, case, death)
             assert not wrong, f"{case} {death}: {wrong}\n{ran}"
-            assert ran.is_killed or death.after_s, f"{case} {death}: {ran}"
-            settle(made)
+            kills += ran.is_killed
             case = prepared(made, command)
     after = made.probed()
+    assert kills > max(2, len(deaths) * 2 // 3)
     if None not in (case.before, case.after):
         assert after.leaked == before.leaked
     assert after.passed - before.passed == after.came - before.came > 1000
@@ -65,11 +63,11 @@ def test_a_command_that_is_killed_at_any_time_leaves_the_old_or_the_new(made: Ma
 
 @pytest.mark.parametrize("loader", [Loader.NFT, Loader.IPTABLES_NFT], ids=lambda one: one.value)
 def test_without_the_journal_this_would_not_hold(
-    loader: Loader, killer: Killer, tmp_path_factory: pytest.TempPathFactory
+    loader: Loader, killer: Killer, tmp_path: Path
 ) -> None:
     """A control of these tests: a policylang that never looks what is half done is found out."""
-    with machine(loader, killer, tmp_path_factory.mktemp("control")) as laid:
-        case, steps = steps_of(laid, "apply")
+    with machine(loader, killer, tmp_path) as laid:
+        steps, case = steps_of(laid, "apply"), prepared(laid, "apply")
         loads = [number for number, step in enumerate(steps) if "restore" in step.name]
         numbers = loads or [number for number, step in enumerate(steps) if step.kind == CHANGE]
         found = []

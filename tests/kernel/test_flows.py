@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import select
 import socket
 import struct
@@ -14,10 +16,13 @@ from pathlib import Path
 import pytest
 
 from policylang import pipeline
-from policylang.apply import conntrack, flows, kernel, netlink
+from policylang.apply import conntrack, flows, kernel, netlink, routing
 from policylang.apply.flows import Flow, cut, to_cut
+from policylang.apply.plain import Plain
 from policylang.diagnostics import Report
 from policylang.ir.ruleset import Ruleset
+from policylang.packets.fields import AddressType
+from policylang.packets.values import parse_one_address
 
 from .applied import apply_text, until_true
 from .ground import Ground, Loader, Namespace, family_of, ping
@@ -209,6 +214,7 @@ def test_says_what_it_ends_in_words(pair: Ground, tmp_path: Path) -> None:
         "allow http inbound during 02:00-02:01 mon",
         "allow http inbound mark 0x7",
         'native nft input "tcp dport 80 accept"',
+        "untracked http inbound from wan\nallow http inbound from wan",
     ],
 )
 def test_what_may_still_be_allowed_stays(pair: Ground, rule: str, tmp_path: Path) -> None:
@@ -260,6 +266,42 @@ def test_interface_is_that_of_the_route_back(routed: Ground, tmp_path: Path) -> 
         assert doomed(of_lan, fw) == (), "what is marked comes by the other side"
         six("rule del fwmark 7 lookup 77")
         assert len(doomed(of_lan, fw)) == 1
+
+
+def test_way_back_is_all_that_routes_tell(routed: Ground) -> None:
+    """Several next hops are several interfaces; what no table tells, and a link's own, is open."""
+    fw = routed.firewall
+    fw.ip("route add 203.0.113.0/24 nexthop via 198.51.100.2 nexthop via 192.0.2.2")
+    fw.ip("route add blackhole 203.0.113.128/25")
+    with fw.entered():
+        routes = routing.read()
+        for text, names in (
+            ("203.0.113.5", {"lan0", "wan0"}),
+            ("203.0.113.200", None),
+            ("198.51.100.7", {"lan0"}),
+            ("2001:db8:2::7", {"wan0"}),
+            ("10.0.0.1", None),
+            ("fe80::1", None),
+            ("127.0.0.1", {"lo"}),
+        ):
+            address = parse_one_address(text)
+            assert address is not None
+            found = routes.interfaces(address)
+            assert (None if found is None else set(found)) == names, text
+        kinds = {
+            "192.0.2.1": AddressType.LOCAL,
+            "127.5.5.5": AddressType.LOCAL,
+            "2001:db8:2::1": AddressType.LOCAL,
+            "192.0.2.255": AddressType.BROADCAST,
+            "255.255.255.255": AddressType.BROADCAST,
+            "224.0.0.251": AddressType.MULTICAST,
+            "ff02::fb": AddressType.MULTICAST,
+            "192.0.2.2": AddressType.UNICAST,
+            "fe80::7": AddressType.UNICAST,
+        }
+        for text, kind in kinds.items():
+            address = parse_one_address(text)
+            assert address is not None and routes.type_of(address) is kind, text
 
 
 FORWARDED = "allow http from lan to wan\nmasquerade from lan to wan\n"
@@ -346,6 +388,22 @@ def test_what_a_helper_predicted_goes_with_its_master(
         assert is_alive(control)
 
 
+def test_what_an_ended_master_brought_about_ends_with_it(pair: Ground, tmp_path: Path) -> None:
+    """Though such a connection would be let in, if its master were another one."""
+    fw, wan = pair.firewall, pair["wan"]
+    elsewhere = f"{WAN}service other {{ tcp 2121 helper ftp }}\nallow other inbound from wan\n"
+    apply_text(elsewhere, Loader.NFT, fw, tmp_path)
+    with connected(wan.neighbour, fw, wan.near.ipv4, 2121) as control, ExitStack() as stack:
+        says(control, "220 ready")
+        says_where(control, wan.near.ipv4, 40001)
+        stack.enter_context(connected(wan.neighbour, fw, wan.near.ipv4, 40001))
+        says_where(control, wan.near.ipv4, 40002)
+        assert doomed(elsewhere, fw) == ()
+        found = doomed(FTP, fw)
+        assert ports(found) == [(4, 2121), (4, 40001), (4, 40002)]
+        assert end(found, fw) >= 2  # an expectation goes with its master
+
+
 # --- many, and none ---------------------------------------------------------------------------
 
 MANY = 20_000
@@ -409,7 +467,7 @@ def test_kernel_without_conntrack_is_told(monkeypatch: pytest.MonkeyPatch) -> No
             raise OSError(22, "Invalid argument")
 
     @contextmanager
-    def opened(protocol: int) -> Iterator[Refusing]:
+    def opened(protocol: int, **options: bool) -> Iterator[Refusing]:
         yield Refusing()
 
     monkeypatch.setattr(netlink, "opened", opened)
@@ -424,6 +482,51 @@ def test_kernel_says_why_it_refuses(pair: Ground) -> None:
         with pytest.raises(OSError, match="nvalid argument"):
             list(asked.dump(200 << 8, bytes(4)))
         assert asked.tell(200 << 8, [bytes(4)] * 3) == [22, 22, 22]
+
+
+class Busy:
+    """What the kernel answers of a connection that goes past the rules, as often as it is told."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def tell(self, kind: int, keys: list[bytes]) -> list[int]:
+        self.times -= 1
+        return [*(0 for _ in keys[1:]), errno.EBUSY if self.times >= 0 else 0]
+
+
+@pytest.mark.parametrize(("times", "ended"), [(1, 3), (1000, 2)])
+def test_what_goes_past_the_rules_is_waited_for(
+    times: int, ended: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be ended until the rules are gone that let it; what stays so is told."""
+    busy = Busy(times)
+
+    @contextmanager
+    def opened(protocol: int, **options: bool) -> Iterator[Busy]:
+        yield busy
+
+    monkeypatch.setattr(netlink, "opened", opened)
+    monkeypatch.setattr(conntrack, "PATIENCE_S", 0.2)
+    ends = conntrack.FlowTuple(4, 6, 1, 2, 50_000, 22)
+    flow = Flow(conntrack.Connection(ends, ends, found={conntrack.ORIGINAL: b""}))
+    report = Report()
+    assert cut((flow, flow, flow), report) == ended
+    told = [d.message for d in report.diagnostics]
+    expected = "cannot end 1 open connection: device or resource busy"
+    assert told == ([] if ended == 3 else [expected])
+
+
+def test_what_is_written_down_ends_the_same(pair: Ground, tmp_path: Path) -> None:
+    """A change that is confirmed later ends what was found when it was loaded."""
+    fw, wan = pair.firewall, pair["wan"]
+    apply_text(OPEN, Loader.NFT, fw, tmp_path)
+    with connected(wan.neighbour, fw, wan.near.ipv6, 80):
+        found = doomed(TIGHTER, fw)
+        written = json.dumps(Plain().data(found))
+        read: tuple[Flow, ...] = Plain().value(tuple[Flow, ...], json.loads(written))
+        assert read == found and len(written) < 2000
+        assert end(read, fw) == 1
 
 
 def test_setting_of_the_language_reaches_the_artifact() -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from policylang import pipeline
-from policylang.apply import kernel, operator
+from policylang.apply import kernel, members, nft, operator
 from policylang.apply.operator import Connection, shut_out
 from policylang.diagnostics import Diagnostic, Report
 from policylang.packets.values import parse_one_address
 
-from .ground import REPOSITORY, Family, Ground
+from .applied import apply_text
+from .ground import REPOSITORY, Family, Ground, Loader
 
 WAN = "zone wan { interface wan0 }\n"
 
@@ -34,14 +35,14 @@ def over(ground: Ground, family: Family = Family.IPV4, port: int = 22) -> Connec
 
 
 def asked(
-    policy: str, connection: Connection, ground: Ground, held: frozenset[str] | None = None
+    policy: str, connection: Connection, ground: Ground, *, is_cut: bool = False
 ) -> Diagnostic | None:
     report = Report()
     source = pipeline.Text(f"{WAN}{policy}\n", "test.policy", Path())
     ruleset = pipeline.ruleset_of(source, report)
     assert ruleset is not None, report.diagnostics
     return kernel.in_netns(
-        ground.firewall.name, lambda: shut_out(ruleset, connection, held=held), report
+        ground.firewall.name, lambda: shut_out(ruleset, connection, is_cut=is_cut), report
     )
 
 
@@ -98,6 +99,16 @@ def test_who_is_kept_out_before_any_rule_is_warned(pair: Ground) -> None:
     assert asked("allow ssh inbound", private, pair) is None
 
 
+def test_whether_the_open_connection_ends_is_said(pair: Ground) -> None:
+    for policy, is_cut, said in (
+        ("deny ssh inbound", True, "now ends, too"),
+        ("deny ssh inbound", False, "now goes on"),
+        ("mark all from wan to self as 0x1\nallow ssh inbound mark 0x1", True, "now goes on"),
+    ):
+        warning = asked(policy, over(pair), pair, is_cut=is_cut)
+        assert warning is not None and (warning.help or "").endswith(said)
+
+
 def test_port_is_the_one_that_is_used(pair: Ground) -> None:
     connection = over(pair, port=2222)
     warning = asked("allow ssh inbound", connection, pair)
@@ -106,16 +117,38 @@ def test_port_is_the_one_that_is_used(pair: Ground) -> None:
     assert asked("allow tcp 2222 inbound from 192.0.2.2", connection, pair) is None
 
 
-def test_dynamic_set_may_hold_the_operator_unless_it_is_known(pair: Ground) -> None:
-    banning = "set banned = dynamic\ndeny all inbound from banned\nallow ssh inbound"
-    knocking = "set known = dynamic\nallow ssh inbound from known"
-    for policy in (banning, knocking):
+BANNING = "set banned = dynamic\ndeny all inbound from banned\nallow ssh inbound"
+KNOCKING = "set known = dynamic\nallow ssh inbound from known"
+
+
+@pytest.mark.parametrize("loader", Loader, ids=lambda loader: loader.value)
+def test_who_is_in_a_dynamic_set_is_looked_up(pair: Ground, loader: Loader, tmp_path: Path) -> None:
+    """Its elements stay when rules are replaced."""
+    fw, wan = pair.firewall, pair["wan"]
+
+    def put(name: str, address: str) -> None:
+        assert members.add(name, [number(address)], None, Report(), netns=fw.name) == 1
+
+    assert asked(BANNING, over(pair), pair) is None
+    assert asked(KNOCKING, over(pair), pair) is not None
+    for policy, name in ((BANNING, "banned"), (KNOCKING, "known")):
+        apply_text(f"{WAN}{policy}\n", loader, fw, tmp_path)
+        put(name, "192.0.2.77")
+        is_let_in = asked(policy, over(pair), pair) is None
+        put(name, wan.far.ipv6)
+        assert (asked(policy, over(pair), pair) is None) is is_let_in
+        assert (asked(policy, over(pair, Family.IPV6), pair) is None) is not is_let_in
+        put(name, wan.far.ipv4)
+        assert (asked(policy, over(pair), pair) is None) is not is_let_in
+
+
+def test_where_sets_cannot_be_read_the_operator_may_be_shut_out(
+    pair: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nft, "live_sets", lambda report: None)
+    for policy in (BANNING, KNOCKING):
         warning = asked(policy, over(pair), pair)
         assert warning is not None and "and may not be let in" in warning.message
-    assert asked(banning, over(pair), pair, frozenset()) is None
-    assert asked(banning, over(pair), pair, frozenset({"banned"})) is not None
-    assert asked(knocking, over(pair), pair, frozenset({"known"})) is None
-    assert asked(knocking, over(pair), pair, frozenset()) is not None
 
 
 def test_connection_of_another_host_is_not_asked_about(pair: Ground) -> None:

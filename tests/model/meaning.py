@@ -17,12 +17,13 @@ from policylang.pipeline import native_chains
 from policylang.syntax.loader import load_text
 
 COMMENT = "  # "
+HERE = Folder(__file__).parent  # of the lock file, which has what lists from elsewhere hold
 
 
 def resolved(text: str) -> Policy:
     """The policy that a text means; fails where it has errors."""
     report = Report()
-    policy = resolve(load_text(text, "p.policy", Folder(), report), report, native_chains())
+    policy = resolve(load_text(text, "p.policy", HERE, report), report, native_chains())
     assert not report.has_errors, [d.message for d in report.diagnostics]
     return policy
 
@@ -34,7 +35,7 @@ def lowered(text: str) -> Ruleset:
 def warned(text: str) -> list[str]:
     """The codes of the warnings, in order."""
     report = Report()
-    policy = resolve(load_text(text, "p.policy", Folder(), report), report, native_chains())
+    policy = resolve(load_text(text, "p.policy", HERE, report), report, native_chains())
     assert not report.has_errors
     lower(check(policy, report), report)
     return [d.code for d in report.in_order()]

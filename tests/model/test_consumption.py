@@ -52,6 +52,7 @@ from policylang.model.types import (
     Hours,
     IpsecEnd,
     Limit,
+    ListedSet,
     Log,
     Mark,
     NativeRule,
@@ -95,6 +96,7 @@ def one_more(values: tuple[Any, ...]) -> tuple[Any, ...]:
 LAN = "zone lan { interface eth1  network 192.0.2.0/24 }\n"
 BANNED = "set banned = dynamic timeout 1h size 100\n"
 BANNING = f"{BANNED}deny ssh inbound add source to banned for 1m\n"
+LISTED = 'set cdn = resolve "cdn.example" refresh 5m allow ssh inbound from cdn'
 LIMITED = "allow ssh inbound limit 4/minute burst 5 per source/24"
 LOGGED = 'allow ssh inbound log "x"'
 REJECTED = "reject all inbound"
@@ -156,6 +158,10 @@ CHANGES: dict[tuple[type, str], tuple[str, Any]] = {
     (DynamicSet, "name"): (BANNED, "other"),
     (DynamicSet, "timeout_s"): (BANNED, None),
     (DynamicSet, "size"): (BANNED, 101),
+    (ListedSet, "name"): (LISTED, "other"),
+    (ListedSet, "sources"): (LISTED, ("resolve other.example",)),
+    (ListedSet, "refresh_s"): (LISTED, 60),
+    (ListedSet, "addresses"): (LISTED, addresses("192.0.2.9")),
     (NativeRule, "target"): ('native nft input "drop"', "iptables"),
     (NativeRule, "direction"): ('native nft input "drop"', Direction.FORWARD),
     (NativeRule, "text"): ('native nft input "drop"', "accept"),

@@ -376,7 +376,7 @@ def packets(ruleset: Ruleset, random: Random, count: int) -> Iterator[Packet]:
     They have the fields that the rules speak of.
     """
     cubes = [item.cube for chain in ruleset.chains for item in chain.items]
-    edges = _edges(cubes)
+    edges = edges_of(cubes)
     for _ in range(count):
         wanted = dict(random.choice(cubes))
         if wanted and random.random() < 0.4:
@@ -386,7 +386,7 @@ def packets(ruleset: Ruleset, random: Random, count: int) -> Iterator[Packet]:
         yield _packet(wanted, edges, random)
 
 
-def _edges(cubes: Iterable[Cube]) -> dict[Field, tuple[int, ...]]:
+def edges_of(cubes: Iterable[Cube]) -> dict[Field, tuple[int, ...]]:
     """The values at both sides of every border, for each field that cubes speak of."""
     found: dict[Field, set[int]] = {Field.FAMILY: set()}
     for cube in cubes:

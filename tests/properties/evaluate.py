@@ -11,7 +11,16 @@ from datetime import UTC, datetime, timedelta
 
 from policylang.ir import actions as ir
 from policylang.ir.actions import Action, Guard, Jump, Log, is_terminal
-from policylang.ir.ruleset import DynamicSet, Entry, HostSuffix, Lookup, Rule, Ruleset
+from policylang.ir.ruleset import (
+    AddressTest,
+    DynamicSet,
+    Entry,
+    HostSuffix,
+    ListedSet,
+    Lookup,
+    Rule,
+    Ruleset,
+)
 from policylang.ir.stages import Path, Stage
 from policylang.packets.cube import Packet
 from policylang.packets.fields import DADDR_TESTS, SADDR_TESTS, Field
@@ -98,8 +107,10 @@ class World:
                 answers[test] = int(self._passes(asked, packet[address]))
         return answers
 
-    def _passes(self, test: DynamicSet | HostSuffix, address: int) -> bool:
+    def _passes(self, test: AddressTest, address: int) -> bool:
         match test:
+            case ListedSet(addresses=held):
+                return address in held
             case DynamicSet(name):
                 return address in self.members.get(name, frozenset())
             case HostSuffix(value, mask):

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice, product
+from math import prod
 from random import Random
 from typing import Any
 
@@ -34,12 +35,12 @@ from policylang.optimise import optimise
 from policylang.packets.cube import EVERYTHING, Cube, Packet
 from policylang.packets.fields import REQUIRES, SADDR_TESTS, Field, State
 from policylang.packets.values import V6_BASE, Ranges, parse_one_address
-from tests.passes.rulesets import _edges, made, packets
+from tests.passes.rulesets import edges_of, made, packets
 from tests.properties.evaluate import evaluate
 
 SEEDS = range(160)
 PACKETS = 12  # looked at for each ruleset
-MOST_WIDE = 120  # packets that stand for all of a cube
+MOST_WIDE, MOST_DRAWN = 120, 1000  # packets that stand for all of a cube
 
 DENYING = (ir.Drop, ir.Reject)
 NEVER_SURE = (ir.Native, ir.Queue, ir.RememberAsker, ir.RememberQuestion)
@@ -107,6 +108,8 @@ def test_answers_about_one_packet() -> None:
 def _within(cube: Cube, edges: dict[Field, tuple[int, ...]]) -> Iterator[Packet]:
     """A packet for each way in which the packets of a cube can lie between borders."""
     values = {f: [n for n in edges[f] if n in cube[f]] or [cube[f].pairs[0][0]] for f in edges}
+    if prod(len(near) for near in values.values()) > MOST_DRAWN:
+        return
     for numbers in product(*values.values()):
         packet = dict(zip(values, numbers, strict=True))
         if not all(packet[needs] in held for f, needs, held in REQUIRES if f in cube):
@@ -123,10 +126,10 @@ def _within(cube: Cube, edges: dict[Field, tuple[int, ...]]) -> Iterator[Packet]
 def test_answers_about_cubes() -> None:
     """Of many packets, both is said to be possible where both is, and nothing else."""
     seen: Counter[tuple[bool, bool]] = Counter()
-    for seed, ruleset in _rulesets():
+    for seed, ruleset in islice(_rulesets(), 200):
         random = Random(seed)
         edges = {
-            **_edges([i.cube for c in made(seed).chains for i in c.items]),
+            **edges_of([i.cube for c in made(seed).chains for i in c.items]),
             Field.FAMILY: (4, 6),
         }
         edges = {**edges, Field.L4PROTO: edges.get(Field.L4PROTO, (0, 1, 6, 17, 33, 58, 132))}
@@ -152,7 +155,7 @@ def test_answers_about_cubes() -> None:
 @pytest.mark.parametrize(
     ("name", "instead"),
     [
-        ("_may_meet", lambda wanted, cube: all(f not in cube for f, _ in wanted)),
+        ("_may_meet", lambda wanted, terms: all(f not in terms for f, _ in wanted)),
         ("_keep", lambda kept, cube: None),
         ("_passes", lambda test, address: False),
         ("MOST_SINGLY", -1),
@@ -163,7 +166,7 @@ def test_broken_walker_is_told(
 ) -> None:
     monkeypatch.setattr(walking, name, instead)
     if name == "MOST_SINGLY":  # no mistake: only another way to the same answers
-        assert not list(_complaints(_rulesets()))
+        assert not list(_complaints(islice(_rulesets(), 80)))
     elif name == "_passes":
         with pytest.raises(AssertionError):
             test_suffix_of_a_known_address_is_known()

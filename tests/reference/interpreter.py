@@ -29,6 +29,7 @@ from policylang.model.types import (
     Group,
     GroupEnd,
     IpsecEnd,
+    ListedSet,
     Owners,
     PolicyRule,
     PublishedEnd,
@@ -1072,6 +1073,12 @@ def _is_element(element: EndElement, machine: Machine, own: bool) -> bool:
             return (
                 (own or not machine.is_self)
                 and machine.group is group
+                and _is_in_all(within, machine)
+            )
+        case DynamicEnd(ListedSet(addresses=held), within):
+            return (
+                (own or not machine.is_self)
+                and number_of(machine.address) in held
                 and _is_in_all(within, machine)
             )
         case DynamicEnd(held, within):
