@@ -1078,8 +1078,8 @@ _warning(
 _error(
     "cannot-arm",
     "nothing here would take a change back that nobody confirms",
-    """A change that is not confirmed in time is taken back by the kernel alone: elements of sets that
-    time out choose between the old rules and the new ones. For iptables that takes the program
+    """A change that is not confirmed in time is taken back by the kernel alone: elements of sets
+    that time out choose between the old rules and the new ones. For iptables that takes the program
     `ipset`, and ipsets of type `list:set` and the match `set` in the kernel; one of these is
     missing. A change of the target, or of iptables' flavour, cannot be taken back in this way
     either. Nothing was changed; `policylang apply --yes` loads without the safety.""",
@@ -1087,8 +1087,8 @@ _error(
 _error(
     "too-late",
     "what was to be confirmed is no longer in force",
-    """A change that is not confirmed in time is taken back by the kernel, and that has happened: what
-    was in force before is in force again. Apply the policy anew, and confirm it sooner or
+    """A change that is not confirmed in time is taken back by the kernel, and that has happened:
+    what was in force before is in force again. Apply the policy anew, and confirm it sooner or
     give it more time.""",
 )
 _error(
@@ -1162,8 +1162,8 @@ _warning(
     they are sorted into those for this host and those for others, and are forwarded. Rules
     about `self` (`inbound`) do not meet them, neither those that allow nor those that deny; the
     rules from one zone to another do, and `default forward`: where none of these lets packets
-    out by an interface that no zone names, nobody reaches such a port. To govern them by the port and
-    address that the client dialled, say so: `allow http from wan to published`, `deny all from
+    out by an interface that no zone names, nobody reaches such a port. To govern them by the port
+    and address that the client dialled, say so: `allow http from wan to published`, `deny all from
     wan to published`.""",
 )
 _error(

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-from policylang.apply import engines, kernel, nft, transaction
+from policylang.apply import engines, ipsets, kernel, nft, transaction
 from policylang.apply.livesets import LiveSets
 from policylang.apply.loaded import NOTHING, Chain, Loaded, Rule
 from policylang.backends.base import Artifact
@@ -121,4 +121,4 @@ def in_place(patch: pytest.MonkeyPatch, engine: FakeEngine) -> None:
     patch.setattr(nft, "live_sets", lambda report: ())
     patch.setattr(transaction, "see_to_the_rest", lambda needs, report: ())
     patch.setattr(transaction, "_of_ipset", dict)
-    patch.setattr(transaction.ipsets, "destroy_others", lambda made, report: None)
+    patch.setattr(ipsets, "destroy_others", lambda made, report: None)

@@ -526,7 +526,7 @@ def _passes(draw: st.DrawFn, where: Field, packet: dict[Field, int]) -> int:
     """Whether an address passes a test: as it happens for a set, by its bits for a suffix."""
     is_source = where < Field.DADDR_TEST_0
     test = TESTS[where - (Field.SADDR_TEST_0 if is_source else Field.DADDR_TEST_0)]
-    if isinstance(test, DynamicSet):
+    if not isinstance(test, HostSuffix):
         return draw(st.sampled_from((0, 1)))
     address = packet[Field.SADDR if is_source else Field.DADDR]
     return int(packet[Field.FAMILY] == 6 and address & test.mask == test.value)

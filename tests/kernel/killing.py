@@ -290,7 +290,7 @@ def _turn_clock(ahead_s: float) -> None:
         Plain().value(type(value), Plain().data(value))
     time.time = lambda: true_time() + ahead_s
     for module in (guard, record, state):
-        setattr(module, "datetime", Turned)
+        module.datetime = Turned
     # libfaketime is for the programs alone: Python would no longer be able to wait for them.
     (preloaded,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
     os.environ.update(LD_PRELOAD=str(preloaded), FAKETIME=f"{ahead_s:+.0f}")

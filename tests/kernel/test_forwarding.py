@@ -123,7 +123,9 @@ def test_the_rules_are_in_force_before(
 
     monkeypatch.setattr(forwarding, "switch_on", watched)
     (tmp_path / "router.policy").write_text(FORWARDS)
-    assert main(["apply", "--yes", str(tmp_path / "router.policy"), "--netns", off.firewall.name]) == 0
+    assert (
+        main(["apply", "--yes", str(tmp_path / "router.policy"), "--netns", off.firewall.name]) == 0
+    )
     (found,) = seen
     assert found.startswith("0 ")
     assert "tcp dport 8001" in found

@@ -68,7 +68,9 @@ class Host:
         """Apply a policy below the two zones; the exit status."""
         written = self.directory / "host.policy"
         written.write_text(f"{ZONES}{policy}\n")
-        return main(["apply", "--yes", str(written), "--netns", self.firewall.name, *loader.options])
+        return main(
+            ["apply", "--yes", str(written), "--netns", self.firewall.name, *loader.options]
+        )
 
     def reached(self, zone: str, *ports: int, at: Addresses | None = None) -> list[bool]:
         """Whether a client in a zone reaches these ports of the host; by both families alike.
