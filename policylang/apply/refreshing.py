@@ -163,6 +163,8 @@ def in_force(
         if number is None:
             continue
         kept, artifact = record.one(number, report), record.artifact(number, report)
-        if kept is not None and artifact is not None and artifact.needs.lists:
+        if kept is None or not kept.policy_path or artifact is None:
+            continue
+        if artifact.needs.lists:
             found.setdefault(kept.policy_path, {}).update(dict.fromkeys(artifact.needs.lists))
     return {path: tuple(lists) for path, lists in found.items()}

@@ -49,6 +49,16 @@ def write_file(path: Path, text: str, report: Report) -> None:
             _replace({target: text}, ())
 
 
+def replace_file(path: Path, text: str, report: Report) -> None:
+    """Put a file in the place of what is there, also of a link; reports `cannot-write`.
+
+    For what is done without anybody looking on: who may write to the folder could make a link to
+    any file of the machine.
+    """
+    with _told(path, report):
+        _replace({path: text}, ())
+
+
 def is_folder(path: str | None) -> bool:
     """Whether a place that was asked for is a folder: it is one, or a `/` says so."""
     return path is not None and (path.endswith(os.sep) or Path(path).is_dir())

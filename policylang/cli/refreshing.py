@@ -73,7 +73,7 @@ def _due(policy: Path, lists: Spans, report: Report, chosen: argparse.Namespace)
         made = refreshing.refreshed(lists, before, own, only_due=True)
         _print_answers(made, before)
         if made.lock != before:
-            output.write_file(lock_path(policy), lock_text(made.lock), own)
+            output.replace_file(lock_path(policy), lock_text(made.lock), own)
         # What is known is brought in force even if it cannot be written down.
         _bring(tuple(lists), made.lock, own, chosen)
     for told in own.diagnostics:

@@ -204,6 +204,7 @@ CHANGES: dict[tuple[type, str], tuple[str | dict[str, str] | Ruleset, Change]] =
     (Needs, "helpers"): (FORWARDED, at(Needs, "helpers", ())),
     (Needs, "proxy_route"): (PROXY_ROUTED, at(Needs, "proxy_route", None)),
     (Needs, "forwards_any"): (FORWARDED, at(Needs, "forwards_any", lambda so: not so)),
+    (Needs, "cuts_flows"): (FORWARDED, at(Needs, "cuts_flows", True)),
     (Forwarding, "family"): (FORWARDED, at(Forwarding, "family", 6)),
     (Module, "name"): (FORWARDED, at(Module, "name", "other")),
     (Module, "is_required"): (FORWARDED, at(Module, "is_required", lambda so: not so)),

@@ -82,6 +82,19 @@ OPEN: Mapping[str | None, frozenset[int]] = {
 SWAPPED = {"one": "other", "other": "one", None: "one"}
 
 CONFIRM_S = 60  # longer than any case takes
+# Whatever is there of ours, and what is in the names of all that does not stay.
+LISTINGS: Mapping[Loader, Sequence[Sequence[str]]] = {
+    Loader.NFT: (("nft", "list", "tables"), ("ipset", "list", "-n")),
+    **{
+        loader: (
+            *((f"{stem}-{flavour}-save",) for stem in ("iptables", "ip6tables")),
+            *(("nft", "list", "table", "inet", "policylang"), ("ipset", "list", "-n")),
+        )
+        for loader, flavour in ((Loader.IPTABLES_NFT, "nft"), (Loader.IPTABLES_LEGACY, "legacy"))
+    },
+}
+PASSING = ("policylang+", "policylang-armed.", "policylang-pending", "-new")
+
 LONG_S = 0.01  # a program that is killed halfway
 
 # Behind all that is ours, in a table that is not: what came, and what of it was let pass.
@@ -186,13 +199,19 @@ class Machine:
             packets += [(Hook.FORWARD, one) for one in through(inbound)]
         first = self.station.thrown + 1
         self.station.throw(packet for _, packet in packets)
-        seen = {hook: self.station.seen(hook) for hook in (Hook.INPUT, Hook.FORWARD)}
+        seen = self._seen()
         found: dict[str, set[int]] = {}
         for serial, (hook, packet) in enumerate(packets, first):
             ports = found.setdefault(f"{hook} IPv{packet.family}", set())
-            if serial in seen[hook]:
+            if serial in seen[f"{hook}-{packet.family}"]:
                 ports.add(packet.ports[1])
         return {place: frozenset(ports) for place, ports in found.items()}
+
+    def _seen(self) -> dict[str, frozenset[int]]:
+        """The serials that came by each hook, by the sets that remember them."""
+        listed = self.station.inside.run(["nft", "-j", "list", "table", "inet", "seen"]).stdout
+        sets = (one["set"] for one in json.loads(listed)["nftables"] if "set" in one)
+        return {one["name"]: frozenset(one.get("elem", ())) for one in sets}
 
     def probed(self) -> Probed:
         """What came of the packets that are thrown all the while."""
@@ -229,30 +248,22 @@ class Machine:
 
     def left_over(self, policy: str | None) -> list[str]:
         """What is in the kernel and should not be, where that policy alone is in force."""
-        run = self.station.inside.run
-        tables = set(run(["nft", "list", "tables"]).stdout.split("\n")) - {""}
-        found = [one for one in sorted(tables) if one.startswith("table inet policylang-")]
-        ours = [one for one in run(["ipset", "list", "-n"]).stdout.split() if "policylang" in one]
-        for stem in ("iptables", "ip6tables"):
-            for flavour in ("nft", "legacy"):
-                saved = run([f"{stem}-{flavour}-save"]).stdout
-                is_own = self.loader.value == f"iptables-{flavour}" and policy is not None
-                word = "policylang+" if is_own else "policylang"
-                found += [f"{stem}-{flavour}: {li}" for li in saved.splitlines() if word in li]
-        if self.loader is Loader.NFT or policy is None:
-            return found + ours
-        return found + [one for one in ours if "+" in one or "armed." in one or "-new" in one]
+        script = "; ".join(" ".join(argv) for argv in LISTINGS[self.loader])
+        lines = self.station.inside.run(["sh", "-c", script]).stdout.splitlines()
+        ours = [line for line in lines if "policylang" in line]
+        if policy is None:
+            return ours
+        return [line for line in ours if any(word in line for word in PASSING)]
 
 
 def _frames() -> Iterator[bytes]:
     for port in (BOTH, NEITHER):
         for family in FAMILIES:
-            for source_port in range(9000, 9004):
-                near = arriving(family=family, ports=(source_port, port))
-                for packet in (near, *through([near])):
-                    macs = NEAR_MAC.format(0) + FAR_MAC.format(0)
-                    head = bytes.fromhex(macs.replace(":", ""))
-                    yield head + struct.pack("!H", ETHERTYPES[family]) + packet.data(0)
+            near = arriving(family=family, ports=(9000, port))
+            for packet in (near, *through([near])):
+                macs = NEAR_MAC.format(0) + FAR_MAC.format(0)
+                head = bytes.fromhex(macs.replace(":", ""))
+                yield head + struct.pack("!H", ETHERTYPES[family]) + packet.data(0)
 
 
 @contextmanager

@@ -204,6 +204,12 @@ def test_all_that_is_due_is_refreshed(site: Site) -> None:
     assert said.startswith("cdn.example: 2 addresses and prefixes, 2 new, 1 gone\n")
     assert "www.example" not in said
     assert site.is_in_cdn() == [True, True]
+    kept = site.lock.rename(site.lock.with_name("kept"))
+    _make_older(kept, "resolve cdn.example", 301)
+    held = kept.read_bytes()
+    site.lock.symlink_to(kept)  # by somebody who may write there, while root is not looking
+    assert site.refresh("--all") == "cdn.example: 2 addresses and prefixes, unchanged\n"
+    assert kept.read_bytes() == held and not site.lock.is_symlink()
     _make_older(site.lock, "resolve cdn.example", -301)  # a clock that went back
     assert site.refresh(str(site.file), "--due") == (
         "cdn.example: 2 addresses and prefixes, unchanged\n"
