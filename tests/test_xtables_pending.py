@@ -10,7 +10,7 @@ from policylang.apply import xtables_switch
 from policylang.apply.generation import InputLine, read
 from policylang.apply.loaded import Chain, Count, KernelSet, Rule
 from policylang.apply.xtables_listing import Snapshot, counts_kept, told
-from policylang.apply.xtables_pending import all_beside, arming, disarming, is_half_kept, with_names
+from policylang.apply.xtables_pending import all_beside, arming, disarming, with_names
 
 RULES = """\
 *raw
@@ -148,14 +148,6 @@ def test_what_is_disarmed_leaves_the_rest_as_it_was() -> None:
         ],
     }
     assert disarming(read(LISTING)) == ()
-
-
-def test_half_kept_is_told_from_armed() -> None:
-    """Where one table has what was confirmed, ending it would leave a mixture."""
-    half = ARMED.replace("-m set ! --match-set policylang-armed.others src ", "")
-    assert not is_half_kept(read(ARMED))
-    assert not is_half_kept(read(LISTING))
-    assert is_half_kept(read(half))
 
 
 # --- listings -------------------------------------------------------------------------------------

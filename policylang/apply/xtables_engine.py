@@ -31,7 +31,7 @@ from policylang.apply.xtables_listing import (
     told,
     with_sets_called,
 )
-from policylang.apply.xtables_pending import all_beside, arming, disarming, is_half_kept, with_names
+from policylang.apply.xtables_pending import all_beside, arming, disarming, with_names
 from policylang.apply.xtables_steps import (
     RELATED,
 )
@@ -304,10 +304,8 @@ class XtablesEngine:
         if not now.has_pending and not any(map(disarming, now.rules)):
             return True
         there = [name for name in (*xtables_switch.STAGES, xtables_switch.CALM) if name in now.sets]
-        if any(xtables_switch.is_for_good(now.sets[name]) for name in there) and any(
-            map(is_half_kept, now.rules)
-        ):
-            message = "what was to be confirmed is in force by half, and cannot be ended"
+        if any(xtables_switch.is_for_good(now.sets[name]) for name in there):
+            message = "what was to be confirmed is in force for good, and cannot be ended"
             report.add("loading-failed", message, None)
             return False
         if any("\nadd " in now.sets[name] for name in there):

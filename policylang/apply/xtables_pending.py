@@ -135,18 +135,6 @@ def _alone(table: Table) -> Iterator[InputLine]:
     yield InputLine("COMMIT")
 
 
-def is_half_kept(before: Generation) -> bool:
-    """Whether some tables have been given what is pending for good, and others have not."""
-    kept = any(
-        not has_condition(jump.rule)
-        for table in before
-        for jump in table.jumps
-        if jump.leads_to.startswith(PREFIX)
-    )
-    left = any(chain.startswith(PENDING) for table in before for chain in table.chains)
-    return kept and left
-
-
 def all_beside(text: str) -> str:
     """A file for `ipset restore` with a pending generation's names, also of what goes again."""
     words = {word for line in text.split("\n") for word in line.split(" ")}

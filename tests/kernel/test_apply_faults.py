@@ -113,8 +113,11 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("how", FAILURES)
-@pytest.mark.parametrize("options", [(FOR_GOOD,), ("--confirm", "60s")], ids=["good", "confirm"])
+@pytest.mark.parametrize(
+    ("how", "options"),
+    [*((how, (FOR_GOOD,)) for how in FAILURES), ("refuses", ("--confirm", "60s"))],
+    ids=[*FAILURES, "refuses to arm"],
+)
 def test_a_loader_that_fails_leaves_the_old_in_force(
     made: Machine, how: str, options: Sequence[str]
 ) -> None:
@@ -202,9 +205,7 @@ def fill(place: Path, free: int) -> None:
 
 
 @pytest.mark.parametrize("options", [(FOR_GOOD,), ("--confirm", "60s")], ids=["good", "confirm"])
-@pytest.mark.parametrize(
-    "made", [Loader.NFT, Loader.IPTABLES_NFT], ids=lambda o: o.value, indirect=True
-)
+@NFT_ALONE
 def test_a_disk_that_is_full_at_any_write_is_told_and_what_is_told_is_so(
     made: Machine, options: Sequence[str]
 ) -> None:
@@ -451,7 +452,17 @@ def test_when_another_program_flushes_all_rules_nobody_is_told_that_ours_are_in_
 # --- clocks ---------------------------------------------------------------------------------------
 
 YEAR_S = 365 * 86400
-JUMPS = pytest.mark.parametrize("jump_s", [YEAR_S, -YEAR_S], ids=["on", "back"])
+JUMPS = pytest.mark.parametrize(
+    ("made", "jump_s"),
+    [
+        (Loader.NFT, YEAR_S),
+        (Loader.NFT, -YEAR_S),
+        (Loader.IPTABLES_NFT, YEAR_S),
+        (Loader.IPTABLES_LEGACY, -YEAR_S),
+    ],
+    ids=["nft-on", "nft-back", "iptables-nft-on", "iptables-legacy-back"],
+    indirect=["made"],
+)
 
 
 @JUMPS
@@ -547,7 +558,6 @@ def test_a_full_table_of_connections_hinders_no_apply(made: Machine) -> None:
     inside = made.station.inside
     inside.run(["conntrack", "-R", str(listing)], 60)
     assert int(inside.run(["conntrack", "-C"]).stdout) >= most - 10
-    made.done(*made.applying("other", "--flows", "cut", "--confirm", "60s"))
-    made.done("confirm")
+    made.done(*made.applying("other", "--flows", "cut", FOR_GOOD))
     inside.run(["conntrack", "-F"])
     holds(made, "other")

@@ -19,7 +19,7 @@ from .killing import CHANGE, Death, Killer
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
-AT_RANDOM = 12  # kills a loader; `python -m tests.kernel.faults` goes on
+AT_RANDOM = 8  # kills a loader; `python -m tests.kernel.faults` goes on
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,12 @@ def killer(kernel: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[K
         yield started
 
 
-# Both flavours take the same steps: the second one is killed at those of three commands.
-CASES = [(loader, command) for loader in (Loader.NFT, Loader.IPTABLES_NFT) for command in COMMANDS]
-CASES += [(Loader.IPTABLES_LEGACY, command) for command in ("apply", "arm", "confirm")]
+# Both flavours of iptables take the same steps, and `rollback` those of `apply`.
+CASES = [
+    *((Loader.NFT, command) for command in COMMANDS),
+    *((Loader.IPTABLES_NFT, one) for one in ("apply", "arm", "confirm", "rollback", "stop")),
+    *((Loader.IPTABLES_LEGACY, one) for one in ("apply", "confirm")),
+]
 
 
 @pytest.fixture(params=Loader, ids=lambda loader: loader.value)
