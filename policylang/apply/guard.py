@@ -251,9 +251,10 @@ def _put_in_force(work: _Work, state: State, report: Report) -> tuple[str, ...] 
     if work.confirm_s is not None:
         if not planned.engine.arm(planned.artifact, work.confirm_s, report):
             return None
-        if planned.engine.pending(report) == planned.expected:
+        listed = planned.engine.pending(report)
+        if listed == planned.expected:
             return loaded
-        _not_as_rehearsed(planned.engine, report)
+        _not_as_rehearsed(planned, listed, report)
         planned.engine.disarm(report)
         return None
     found = Report()
@@ -263,9 +264,10 @@ def _put_in_force(work: _Work, state: State, report: Report) -> tuple[str, ...] 
     report.take(found)
     if applied is None:
         return None
-    if planned.engine.listed(report) == planned.expected:
+    listed = planned.engine.listed(report)
+    if listed == planned.expected:
         return (*applied.words, *loaded)
-    _not_as_rehearsed(planned.engine, report)
+    _not_as_rehearsed(planned, listed, report)
     before = recovery.artifact_of(work.record, state.current, report)
     if before is not None and not planned.others:
         planned.engine.load(before, report, {})
@@ -274,9 +276,14 @@ def _put_in_force(work: _Work, state: State, report: Report) -> tuple[str, ...] 
     return None
 
 
-def _not_as_rehearsed(engine: Engine, report: Report) -> None:
-    message = f"what {engine.way} lists is not what it listed in the rehearsal"
-    report.add("not-as-rehearsed", message, None, help="does another program change these rules?")
+def _not_as_rehearsed(planned: Plan, listed: Loaded | None, report: Report) -> None:
+    message = f"what {planned.engine.way} lists is not what it listed in the rehearsal"
+    help_ = "does another program change these rules?"
+    found = Difference() if listed is None else difference(planned.expected, listed)
+    for change in found.changes[:1]:
+        now = change.after if change.after is not None else "nothing"
+        help_ = f"in {change.place}: `{change.before or 'nothing'}` is `{now}`; {help_}"
+    report.add("not-as-rehearsed", message, None, help=help_)
 
 
 def _recorded(work: _Work, state: State, kept: Kept, words: tuple[str, ...]) -> Done | None:

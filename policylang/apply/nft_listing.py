@@ -219,7 +219,12 @@ def loaded(table: Table | None, later: int = 0) -> Loaded:
             )
             for chain in table.chains
         ),
-        tuple(_kernel_set(one) for one in table.sets if not one.name.startswith(SWITCH)),
+        # Sets that stayed are listed before those that are new: their order says nothing.
+        tuple(
+            _kernel_set(one)
+            for one in sorted(table.sets, key=lambda one: (one.word != "set", one.name))
+            if not one.name.startswith(SWITCH)
+        ),
         table.others,
     )
 

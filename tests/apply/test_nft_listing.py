@@ -148,3 +148,11 @@ def test_priorities_are_named_as_nft_names_them() -> None:
     for number in range(-320, 120):
         assert priority(priority_words(number)) == number
     assert [priority(f"{name} - 3") for name in PRIORITIES] == [n - 3 for n in PRIORITIES.values()]
+
+
+def test_the_order_of_sets_says_nothing() -> None:
+    """A set that stayed is listed before those that came, wherever its script has it."""
+    head = "\t\ttype ipv4_addr\n\t\tflags dynamic,timeout\n\t}\n"
+    sets = [f"\tset {name} {{\n{head}" for name in ("first", "second")]
+    one, other = (f"table inet policylang {{\n{''.join(order)}}}\n" for order in (sets, sets[::-1]))
+    assert loaded(read(one)[0]) == loaded(read(other)[0])

@@ -458,7 +458,7 @@ def main() -> int:
         while time.monotonic() < give_up:
             loader = chance.choice(loaders)
             with machine(loader, killer, _folder(directory, loader)) as made:
-                for _ in range(50):
+                for _ in range(15):
                     case, death, found = at_random(made, chance)
                     tally[f"{loader.value} {case.command}"] += 1
                     if found:
