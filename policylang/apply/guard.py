@@ -24,6 +24,8 @@ from policylang.diagnostics import Report
 from policylang.source import SourceFile
 
 T = TypeVar("T")
+
+MOST_SHOWN = 60  # characters of a rule in a message
 Flows = Callable[[Report], tuple[Flow, ...]]
 
 
@@ -281,9 +283,17 @@ def _not_as_rehearsed(planned: Plan, listed: Loaded | None, report: Report) -> N
     help_ = "does another program change these rules?"
     found = Difference() if listed is None else difference(planned.expected, listed)
     for change in found.changes[:1]:
-        now = change.after if change.after is not None else "nothing"
-        help_ = f"in {change.place}: `{change.before or 'nothing'}` is `{now}`; {help_}"
+        before, now = (_start(text) for text in (change.before, change.after))
+        help_ = f"in {change.place}: {before} is {now} now; {help_}"
     report.add("not-as-rehearsed", message, None, help=help_)
+
+
+def _start(text: str | None) -> str:
+    """What fits into a line of a message."""
+    if text is None:
+        return "nothing"
+    first = text.split("\n", 1)[0]
+    return f"`{first}`" if len(first) <= MOST_SHOWN else f"`{first[:MOST_SHOWN]}…`"
 
 
 def _recorded(work: _Work, state: State, kept: Kept, words: tuple[str, ...]) -> Done | None:

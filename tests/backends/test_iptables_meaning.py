@@ -97,7 +97,7 @@ def log_options(log: Log) -> list[str]:
     return ["LOG", "--log-prefix", log.prefix, *level]
 
 
-thorough = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+thorough = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def assert_same(ruleset: Ruleset, packets: list[dict[Field, int]]) -> None:
