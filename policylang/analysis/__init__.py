@@ -1,0 +1,1 @@
+"""Exact answers over all packets: what rules do, wherever they come from."""
