@@ -53,16 +53,14 @@ _FIRST = (
 )
 FIELD_ORDER = (*_FIRST, *(f for f in Field if f not in _FIRST))
 
-_MARK, _CT_MARK, _USER, _GROUP, _WEEK_S, _LOCAL_WEEK_S = (
-    "mark",
-    "ct mark",
-    "user",
-    "group",
-    "week",
-    "local week",
+_MARK, _CT_MARK, _USER, _GROUP, _WEEK_S, _LOCAL_WEEK_S, _DSCP_BEFORE = (
+    *("mark", "ct mark", "user", "group", "week", "local week", "dscp before"),
 )
 # 7 * 86400 seconds fit into 20 bits; the others are 32-bit words of the kernel.
-_WORDS = {_MARK: 32, _CT_MARK: 32, _USER: 32, _GROUP: 32, _WEEK_S: 20, _LOCAL_WEEK_S: 20}
+_WORDS = {
+    **{_MARK: 32, _CT_MARK: 32, _USER: 32, _GROUP: 32},
+    **{_WEEK_S: 20, _LOCAL_WEEK_S: 20, _DSCP_BEFORE: 6},
+}
 _UNANSWERED = (_USER, _GROUP, _WEEK_S, _LOCAL_WEEK_S)  # which nothing here settles
 
 MOST_NODES = 6_000_000  # of 16 bytes and a share of two tables each: about 250 MB
@@ -285,6 +283,26 @@ class Space:
     def with_connection_mark(self, packets: Packets, value: int, mask: int) -> Packets:
         """The packets after their connection's mark got `value` under `mask`."""
         return self._marked(packets, _CT_MARK, value, mask)
+
+    def remembering_dscp(self, packets: Packets) -> Packets:
+        """The packets, each with the code point that it has now kept beside it."""
+        each = (Ranges.of(n) for n in range(64))
+        same = (self._word(Field.DSCP, n) & self._word(_DSCP_BEFORE, n) for n in each)
+        relation = reduce(or_, same, self._false)
+        return self.held(lambda: packets.function & relation)
+
+    def with_remembered_dscp(self, packets: Packets) -> Packets:
+        """The packets with the code point that was kept, whatever it became."""
+        freed = self.free(packets, Field.DSCP)
+        start, aim = self._start[_DSCP_BEFORE], self._start[Field.DSCP]
+        pairs = [(start + n, self._bits[aim + n]) for n in range(self._width[Field.DSCP])]
+        exchange = BCDDSubstitution(pairs)
+        return self.held(lambda: freed.function.substitute(exchange))
+
+    def free_of_marks(self, packets: Packets) -> Packets:
+        """The set with nothing said of the packet's and its connection's mark."""
+        cube = self._conjunction((_MARK, _CT_MARK))
+        return self.held(lambda: packets.function.exists(cube))
 
     def free_of_mark(self, packets: Packets) -> Packets:
         """The set with nothing said of the packet's mark."""

@@ -222,7 +222,8 @@ class Base:
     """A chain that packets of `families` enter on a hook, by rising `priority`.
 
     What no line decides passes, or with `drops` is dropped. `is_nat`: only the first packet of a
-    connection is read. `stage` says which one of the model it is, where it is one.
+    connection is read. `reroutes`: a mark that changes here chooses the route anew. `stage` says
+    which one of the model it is, where it is one.
     """
 
     hook: Hook
@@ -231,6 +232,7 @@ class Base:
     families: tuple[int, ...] = (4, 6)
     drops: bool = False
     is_nat: bool = False
+    reroutes: bool = False
     stage: Stage | None = None
     place: str = field(default="", compare=False)
 

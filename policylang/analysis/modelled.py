@@ -82,6 +82,7 @@ def machine_of(
             *HOOKS[base.stage, base.path],
             base.chain,
             is_nat=base.stage in NAT,
+            reroutes=(base.stage, base.path) == (Stage.MARK, Path.OUTPUT),
             stage=base.stage,
             place=base.chain,
         )
