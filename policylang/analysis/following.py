@@ -138,7 +138,10 @@ class Follower(ChainFollower):
 
     def passed_on(self, packets: Packets) -> Journey:
         """The way behind routing of what is passed on, translated already by somebody else."""
-        return Journey(tuple(self._decided((Hook.FORWARD, Hook.POSTROUTING), packets, None)))
+        going = _Going(packets)
+        ways = (Hook.FORWARD, Hook.POSTROUTING)
+        self._decided(ways, self._marked(packets), None, going)
+        return going.journey
 
     def _before_routing(
         self, hook: Hook, packets: Packets, going: _Going, last: int | None = None
