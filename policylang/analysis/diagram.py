@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import reduce
-from operator import or_
+from operator import and_, or_
 
 from oxidd.bcdd import BCDDFunction, BCDDManager, BCDDSubstitution
 from oxidd.util import DDMemoryError
@@ -35,7 +35,6 @@ from policylang.packets.packetset import compact
 from policylang.packets.values import V4_MAX, V6_BASE, Range, Ranges
 
 # INVARIANT: FAMILY stands before the addresses, whose bits mean something else for each family.
-# What tells packets apart at a glance stands first: it keeps diagrams of real rules small.
 _FIRST = (
     Field.FAMILY,
     Field.CT_STATE,
@@ -53,9 +52,8 @@ _FIRST = (
 )
 FIELD_ORDER = (*_FIRST, *(f for f in Field if f not in _FIRST))
 
-_MARK, _CT_MARK, _USER, _GROUP, _WEEK_S, _LOCAL_WEEK_S, _DSCP_BEFORE = (
-    *("mark", "ct mark", "user", "group", "week", "local week", "dscp before"),
-)
+_MARK, _CT_MARK, _USER, _GROUP = "mark", "ct mark", "user", "group"
+_WEEK_S, _LOCAL_WEEK_S, _DSCP_BEFORE = "week", "local week", "dscp before"
 # 7 * 86400 seconds fit into 20 bits; the others are 32-bit words of the kernel.
 _WORDS = {
     **{_MARK: 32, _CT_MARK: 32, _USER: 32, _GROUP: 32},
@@ -313,9 +311,20 @@ class Space:
         bits = [b for n, b in self._word_bits(word) if mask >> n & 1]
         if not bits:
             return packets
-        changed = reduce(lambda a, b: a & b, bits)
+        changed = reduce(and_, bits)
         made = self._masked(word, value, mask)
         return self.held(lambda: packets.function.exists(changed) & made)
+
+    def copied_mark(self, packets: Packets, mask: int, *, to_connection: bool) -> Packets:
+        """The packets after one of the two marks got the other's bits under `mask`."""
+        source, target = (_MARK, _CT_MARK) if to_connection else (_CT_MARK, _MARK)
+        pairs = zip(self._word_bits(source), self._word_bits(target), strict=True)
+        wanted = [(one, other) for (n, one), (_, other) in pairs if mask >> n & 1]
+        if not wanted:
+            return packets
+        changed = reduce(and_, (other for _, other in wanted))
+        relation = reduce(and_, (one.equiv(other) for one, other in wanted))
+        return self.held(lambda: packets.function.exists(changed) & relation)
 
     def moved(self, packets: Packets, source: Field, target: Field) -> Packets:
         """The packets with a field's value in another field; what was there is lost.
@@ -338,7 +347,7 @@ class Space:
         others = self._conjunction(word for word in self._width if word is not source)
         alone = self.may(self.held(lambda: freed.function.exists(others)))
         values = Ranges.merged(pair for cube in alone.cubes() for pair in cube[source])
-        pairs = values.pairs if len(values) <= MOST_COPIES else (UNIVERSE[source].pairs)
+        pairs = values.pairs if len(values) <= MOST_COPIES else UNIVERSE[source].pairs
         same = (self._word(source, Ranges((r,))) & self._word(target, Ranges((r,))) for r in pairs)
         relation = reduce(or_, same, self._false)
         return self.held(lambda: freed.function & relation)
@@ -447,8 +456,20 @@ class Space:
 
     def _word_bits(self, word: str) -> list[tuple[int, BCDDFunction]]:
         """The bits of a word by the power of two that they stand for."""
+        width = self._width[word]
+        return [(width - 1 - n, self._bits[v]) for n, v in enumerate(self._variables(word))]
+
+    def _variables(self, word: Field | str) -> range:
+        """The variables of a word's bits; those of the two marks take turns.
+
+        So what is copied from one mark to the other is a small diagram.
+        """
         start, width = self._start[word], self._width[word]
-        return [(width - 1 - n, self._bits[start + n]) for n in range(width)]
+        if word == _MARK:
+            return range(start, start + 2 * width, 2)
+        if word == _CT_MARK:
+            return range(start - width + 1, start + width, 2)
+        return range(start, start + width)
 
     def _masked(self, word: str, value: int, mask: int) -> BCDDFunction:
         function = self._true
@@ -465,9 +486,8 @@ class Space:
         found = self._conjunctions.get(key)
         if found is None:
             found = self._true
-            for start, word in sorted(((self._start[w], w) for w in key), reverse=True):
-                for n in reversed(range(self._width[word])):
-                    found = self._bits[start + n] & found
+            for number in sorted((v for word in key for v in self._variables(word)), reverse=True):
+                found = self._bits[number] & found
             self._conjunctions[key] = found
         return found
 

@@ -189,6 +189,14 @@ class AddTo:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyMark:
+    """The connection's mark gets the packet's bits under `mask`, or the other way; it goes on."""
+
+    to_connection: bool
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
 class Obscure:
     """Something that the reader does not understand; with `may_decide` it may end the packet.
 
@@ -199,7 +207,7 @@ class Obscure:
     may_decide: bool
 
 
-Act = Action | Return | Goto | AddTo | Obscure
+Act = Action | Return | Goto | AddTo | CopyMark | Obscure
 
 
 @dataclass(frozen=True, slots=True)

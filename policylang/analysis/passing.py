@@ -14,6 +14,7 @@ from policylang.analysis.machine import (
     AddTo,
     Base,
     Condition,
+    CopyMark,
     Goto,
     Hook,
     Line,
@@ -187,6 +188,8 @@ class ChainFollower:
                 return live - accepts - drops, nothing
             case ir.Untrack() | AddTo():
                 return live, nothing
+            case CopyMark():
+                return (live - met) | self.changed(line, met), nothing
             case _ if is_terminal(line.act):
                 self._decide(line, met, going, accepts=True)
                 return live - met, nothing
@@ -208,6 +211,8 @@ class ChainFollower:
                 return self.space.with_mark(packets, value, mask)
             case ir.SetConnectionMark(value, mask):
                 return self.space.with_connection_mark(packets, value, mask)
+            case CopyMark(to_connection, mask):
+                return self.space.copied_mark(packets, mask, to_connection=to_connection)
             case ir.SetDscp(code):
                 return self.space.assigned(packets, {Field.DSCP: Ranges.of(code)})
             case ir.AddToSet(name, end):
