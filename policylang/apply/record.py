@@ -272,6 +272,11 @@ class Record:
             return ()
         return found
 
+    def forget_flows(self) -> None:
+        """Drop what was written down; that it cannot be dropped does no harm."""
+        with suppress(OSError):
+            (self.folder / FLOWS).unlink(missing_ok=True)
+
     # --- inside -------------------------------------------------------------------------------
 
     @property

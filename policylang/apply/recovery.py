@@ -61,7 +61,9 @@ def finish(record: Record, number: int, report: Report) -> tuple[str, ...]:
     if artifact is not None and kept is not None:
         # Those of a generation of long ago are as old as itself.
         refreshing.follow(artifact.needs.lists, kept.policy_path)
-    return (*ended(record.flows(number), report), *beside)
+    words = ended(record.flows(number), report)
+    record.forget_flows()  # a later rollback to the same generation is not to end others
+    return (*words, *beside)
 
 
 def ended(doomed: tuple[Flow, ...], report: Report) -> tuple[str, ...]:

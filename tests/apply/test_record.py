@@ -544,6 +544,9 @@ def test_what_a_confirmation_ends_comes_back(record: Record) -> None:
     assert isinstance(entry, Connection)
     assert entry.found == connection.found
     assert record.flows(4) == ()
+    record.forget_flows()
+    assert record.flows(3) == ()
+    record.forget_flows()
     (record.folder / "flows.json").write_text("[")
     assert record.flows(3) == ()
 
