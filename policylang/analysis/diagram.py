@@ -16,6 +16,19 @@ from operator import and_, or_
 from oxidd.bcdd import BCDDFunction, BCDDManager, BCDDSubstitution
 from oxidd.util import DDMemoryError
 
+from policylang.analysis.layout import (
+    CT_MARK,
+    GROUP,
+    LOCAL_WEEK_S,
+    MARK,
+    MARK_BEFORE,
+    MARKS,
+    UNANSWERED,
+    USER,
+    V4_BITS,
+    WEEK_S,
+    Layout,
+)
 from policylang.analysis.machine import (
     Condition,
     ConnectionMarkIs,
@@ -34,36 +47,8 @@ from policylang.packets.fields import (
 from policylang.packets.packetset import compact
 from policylang.packets.values import V4_MAX, V6_BASE, Range, Ranges
 
-# INVARIANT: FAMILY stands before the addresses, whose bits mean something else for each family.
-_FIRST = (
-    Field.FAMILY,
-    Field.CT_STATE,
-    Field.DNATED,
-    Field.DADDR_TYPE,
-    Field.SADDR_TYPE,
-    Field.L4PROTO,
-    Field.DPORT,
-    Field.ICMP_TYPE,
-    Field.ICMPV6_TYPE,
-    Field.IIF,
-    Field.OIF,
-    Field.SADDR,
-    Field.DADDR,
-)
-FIELD_ORDER = (*_FIRST, *(f for f in Field if f not in _FIRST))
-
-_MARK, _CT_MARK, _USER, _GROUP = "mark", "ct mark", "user", "group"
-_WEEK_S, _LOCAL_WEEK_S, _DSCP_BEFORE = "week", "local week", "dscp before"
-# 7 * 86400 seconds fit into 20 bits; the others are 32-bit words of the kernel.
-_WORDS = {
-    **{_MARK: 32, _CT_MARK: 32, _USER: 32, _GROUP: 32},
-    **{_WEEK_S: 20, _LOCAL_WEEK_S: 20, _DSCP_BEFORE: 6},
-}
-_UNANSWERED = (_USER, _GROUP, _WEEK_S, _LOCAL_WEEK_S)  # which nothing here settles
-
 MOST_NODES = 6_000_000  # of 16 bytes and a share of two tables each: about 250 MB
 CACHE_ENTRIES = 1 << 19
-V4_BITS = 32
 MOST_COPIES = 64
 
 
@@ -166,23 +151,17 @@ class Space:
 
     def __init__(self, most_nodes: int = MOST_NODES) -> None:
         self._manager = BCDDManager(most_nodes, CACHE_ENTRIES, 1)
-        self._width: dict[Field | str, int] = {f: _bits(f) for f in FIELD_ORDER} | _WORDS
-        self._start: dict[Field | str, int] = {}
-        self._at: list[tuple[Field, int]] = []  # of each variable of a field: the field, its bit
-        count = 0
-        for word, width in self._width.items():
-            self._start[word] = count
-            if isinstance(word, Field):
-                self._at += [(word, bit) for bit in range(width)]
-            count += width
-        self._manager.add_vars(count)
-        self._bits = [self._manager.var(n) for n in range(count)]
+        self._layout = Layout()
+        self._width, self._start = self._layout.width, self._layout.start
+        self._manager.add_vars(self._layout.count)
+        self._bits = [self._manager.var(n) for n in range(self._layout.count)]
         self._true, self._false = self._manager.true(), self._manager.false()
         self._held: dict[tuple[Field | str, Ranges], BCDDFunction] = {}
         self._cubes: dict[Cube, Packets] = {}
         self._conjunctions: dict[tuple[Field | str, ...], BCDDFunction] = {}
         self._questions: dict[Hashable, tuple[Question, BCDDFunction]] = {}
-        self._open = self._conjunction(_UNANSWERED)
+        self._shadows: dict[Field, range] = {}
+        self._open = self._conjunction(UNANSWERED)
         self.nothing = Packets(self, self._false)
         everything = self._true
         for f in (Field.CT_STATE, Field.DADDR_TYPE, Field.SADDR_TYPE):
@@ -228,13 +207,13 @@ class Space:
     def _asked_for(self, question: Question, at: str) -> BCDDFunction:
         match question:
             case MarkIs(value, mask):
-                return self._masked(_MARK, value, mask)
+                return self._masked(MARK, value, mask)
             case ConnectionMarkIs(value, mask):
-                return self._masked(_CT_MARK, value, mask)
+                return self._masked(CT_MARK, value, mask)
             case OwnerIs(kind, ids):
-                return self._word(_USER if kind == "user" else _GROUP, ids)
+                return self._word(USER if kind == "user" else GROUP, ids)
             case WeekTimeIs(week_s, is_local):
-                return self._word(_LOCAL_WEEK_S if is_local else _WEEK_S, week_s)
+                return self._word(LOCAL_WEEK_S if is_local else WEEK_S, week_s)
             case _:
                 return self._question(question, at)
 
@@ -243,6 +222,7 @@ class Space:
         if key not in self._questions:
             (number,) = self._manager.add_vars(1)
             bit = self._manager.var(number)
+            self._bits.append(bit)
             self._questions[key] = question, bit
             self._open = self._open & bit
         return self._questions[key][1]
@@ -276,35 +256,52 @@ class Space:
 
     def with_mark(self, packets: Packets, value: int, mask: int) -> Packets:
         """The packets after their mark got `value` under `mask`."""
-        return self._marked(packets, _MARK, value, mask)
+        return self._marked(packets, MARK, value, mask)
 
     def with_connection_mark(self, packets: Packets, value: int, mask: int) -> Packets:
         """The packets after their connection's mark got `value` under `mask`."""
-        return self._marked(packets, _CT_MARK, value, mask)
+        return self._marked(packets, CT_MARK, value, mask)
 
-    def remembering_dscp(self, packets: Packets) -> Packets:
-        """The packets, each with the code point that it has now kept beside it."""
-        each = (Ranges.of(n) for n in range(64))
-        same = (self._word(Field.DSCP, n) & self._word(_DSCP_BEFORE, n) for n in each)
-        relation = reduce(or_, same, self._false)
+    def remembering(self, packets: Packets, what: Field | None) -> Packets:
+        """The packets, each with what a field (None: its mark) is now kept beside it.
+
+        For fields of few bits.
+        """
+        pairs = zip(*self._with_shadow(what), strict=True)
+        relation = reduce(and_, (self._bits[one].equiv(self._bits[other]) for one, other in pairs))
         return self.held(lambda: packets.function & relation)
 
-    def with_remembered_dscp(self, packets: Packets) -> Packets:
-        """The packets with the code point that was kept, whatever it became."""
-        freed = self.free(packets, Field.DSCP)
-        start, aim = self._start[_DSCP_BEFORE], self._start[Field.DSCP]
-        pairs = [(start + n, self._bits[aim + n]) for n in range(self._width[Field.DSCP])]
+    def recalling(self, packets: Packets, what: Field | None) -> Packets:
+        """The packets with a field (None: their mark) as it was kept, whatever it became."""
+        own, shadow = self._with_shadow(what)
+        changed = self._conjunction((what or MARK,))
+        pairs = [(other, self._bits[one]) for one, other in zip(own, shadow, strict=True)]
         exchange = BCDDSubstitution(pairs)
-        return self.held(lambda: freed.function.substitute(exchange))
+        return self.held(lambda: packets.function.exists(changed).substitute(exchange))
+
+    def _with_shadow(self, what: Field | None) -> tuple[range, range]:
+        """The variables of a field or the mark, and those that keep what it was."""
+        if what is None:
+            return self._layout.variables(MARK), self._layout.variables(MARK_BEFORE)
+        if what not in self._shadows:
+            added = self._manager.add_vars(self._width[what])
+            self._bits += (self._manager.var(n) for n in added)
+            self._shadows[what] = added
+        return self._layout.variables(what), self._shadows[what]
 
     def free_of_marks(self, packets: Packets) -> Packets:
         """The set with nothing said of the packet's and its connection's mark."""
-        cube = self._conjunction((_MARK, _CT_MARK))
+        cube = self._conjunction((MARK, CT_MARK))
+        return self.held(lambda: packets.function.exists(cube))
+
+    def free_of_connection_mark(self, packets: Packets) -> Packets:
+        """The set with nothing said of the connection's mark."""
+        cube = self._conjunction((CT_MARK,))
         return self.held(lambda: packets.function.exists(cube))
 
     def free_of_mark(self, packets: Packets) -> Packets:
         """The set with nothing said of the packet's mark."""
-        cube = self._conjunction((_MARK,))
+        cube = self._conjunction((MARK,))
         return self.held(lambda: packets.function.exists(cube))
 
     def _marked(self, packets: Packets, word: str, value: int, mask: int) -> Packets:
@@ -317,7 +314,7 @@ class Space:
 
     def copied_mark(self, packets: Packets, mask: int, *, to_connection: bool) -> Packets:
         """The packets after one of the two marks got the other's bits under `mask`."""
-        source, target = (_MARK, _CT_MARK) if to_connection else (_CT_MARK, _MARK)
+        source, target = (MARK, CT_MARK) if to_connection else (CT_MARK, MARK)
         pairs = zip(self._word_bits(source), self._word_bits(target), strict=True)
         wanted = [(one, other) for (n, one), (_, other) in pairs if mask >> n & 1]
         if not wanted:
@@ -356,10 +353,12 @@ class Space:
 
     def cubes_of(self, packets: Packets, family: int) -> Iterator[Cube]:
         """Disjoint cubes of a set whose packets are all of one family."""
-        marks = self._conjunction((_MARK, _CT_MARK))
+        beside = self._conjunction(MARKS)
+        for shadow in self._shadows.values():
+            beside = reduce(and_, (self._bits[n] for n in shadow), beside)
         terms = {Field.FAMILY: Ranges.of(family)}
         all_of_it = self.of(Cube.of(terms)).function
-        function = self.held(lambda: (packets.function & all_of_it).exists(marks)).function
+        function = self.held(lambda: (packets.function & all_of_it).exists(beside)).function
         children = function.cofactors()  # by FAMILY, the first variable
         if children is not None:
             yield from self._taken_apart(children[0 if family == 6 else 1], terms)
@@ -372,7 +371,7 @@ class Space:
                 if not cube.is_empty:
                     yield cube
             return
-        word = self._at[level][0]
+        word = self._layout.fields[level]
         family = terms[Field.FAMILY].pairs[0][0]
         for values, rest in self._by_value(function, word, family):
             yield from self._taken_apart(rest, {**terms, word: values})
@@ -457,19 +456,7 @@ class Space:
     def _word_bits(self, word: str) -> list[tuple[int, BCDDFunction]]:
         """The bits of a word by the power of two that they stand for."""
         width = self._width[word]
-        return [(width - 1 - n, self._bits[v]) for n, v in enumerate(self._variables(word))]
-
-    def _variables(self, word: Field | str) -> range:
-        """The variables of a word's bits; those of the two marks take turns.
-
-        So what is copied from one mark to the other is a small diagram.
-        """
-        start, width = self._start[word], self._width[word]
-        if word == _MARK:
-            return range(start, start + 2 * width, 2)
-        if word == _CT_MARK:
-            return range(start - width + 1, start + width, 2)
-        return range(start, start + width)
+        return [(width - 1 - n, self._bits[v]) for n, v in enumerate(self._layout.variables(word))]
 
     def _masked(self, word: str, value: int, mask: int) -> BCDDFunction:
         function = self._true
@@ -486,15 +473,9 @@ class Space:
         found = self._conjunctions.get(key)
         if found is None:
             found = self._true
-            for number in sorted((v for word in key for v in self._variables(word)), reverse=True):
+            for number in sorted(
+                (v for word in key for v in self._layout.variables(word)), reverse=True
+            ):
                 found = self._bits[number] & found
             self._conjunctions[key] = found
         return found
-
-
-def _bits(f: Field) -> int:
-    if f is Field.FAMILY:
-        return 1
-    if f in ADDRESS_FIELDS:
-        return 128
-    return max(1, UNIVERSE[f].pairs[-1][1].bit_length())

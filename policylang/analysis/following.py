@@ -93,8 +93,22 @@ class Follower(ChainFollower):
         address_tests: tuple[AddressTest, ...] = (),
     ) -> None:
         super().__init__(machine, space, apart=apart, at=at, address_tests=address_tests)
-        lines = (line for chain in machine.chains.values() for line in chain)
-        self._changes_dscp = any(isinstance(line.act, ir.SetDscp) for line in lines)
+        self._changed = self._changed_fields()
+
+    def _changed_fields(self) -> tuple[Field, ...]:
+        """The fields that some line changes and that packets entered with any value of."""
+        found: set[Field] = set()
+        for chain in self.machine.chains.values():
+            for line in chain:
+                if isinstance(line.act, ir.SetDscp):
+                    found.add(Field.DSCP)
+                elif isinstance(line.act, ir.AddToSet):
+                    found |= self.held_by(line.act).keys()
+                elif isinstance(line.act, ir.RememberQuestion):
+                    found.add(Field.ANSWER)
+                elif isinstance(line.act, ir.RememberAsker):
+                    found.add(Field.TO_ASKER)
+        return tuple(sorted(found))
 
     def arriving(self, packets: Packets, path: Path | None = None) -> Journey:
         """The way of first packets that come from other machines, NEW unless untracked.
@@ -162,8 +176,9 @@ class Follower(ChainFollower):
             packets = reading.passed
             for met, _ in reading.decisions:
                 if isinstance(met.line.act, Translation | ir.TransparentProxy):
-                    ways.append((self.translated(met.line, met.packets), met))
-                    packets -= met.packets
+                    moved = met.packets - self._at_their_goal(met.line)
+                    ways.append((self.translated(met.line, moved), Met(met.line, moved)))
+                    packets -= moved
             untracked = space.union(m.packets for m in reading.met if _untracks(m.line))
             if untracked:
                 became = space.assigned(untracked, {Field.CT_STATE: Ranges.of(State.UNTRACKED)})
@@ -241,14 +256,41 @@ class Follower(ChainFollower):
 
     def _end(self, packets: Packets, going: _Going, by: Met | None, fate: Fate) -> None:
         """Add a fate, with its packets as they were when they entered as well."""
-        entered = self.space.free(self.as_dialled(packets, by), Field.CT_STATE)
-        entered = self.space.free_of_marks(entered)
-        if self._changes_dscp:
-            entered = self.space.with_remembered_dscp(entered)
-        going.fates.append(replace(fate, entered=entered & going.first))
+        going.fates.append(replace(fate, entered=self.as_entered(packets, by) & going.first))
+
+    def as_entered(self, packets: Packets, by: Met | None) -> Packets:
+        """Packets on their way as they were when they entered; their state is not told."""
+        space = self.space
+        entered = space.free(self.as_dialled(packets, by), Field.CT_STATE)
+        entered = space.free_of_connection_mark(space.recalling(entered, None))
+        for changed in self._changed:
+            entered = space.recalling(entered, changed)
+        return entered
 
     def _marked(self, packets: Packets) -> Packets:
-        return self.space.remembering_dscp(packets) if self._changes_dscp else packets
+        """Packets with all that may change on their way kept as it is now."""
+        packets = self.space.remembering(packets, None)
+        for changed in self._changed:
+            packets = self.space.remembering(packets, changed)
+        return packets
+
+    def _at_their_goal(self, line: Line) -> Packets:
+        """What a translation of the destination changes nothing of: it is none then.
+
+        Where one of several targets is taken, or this host's own address, it counts as one.
+        """
+        space = self.space
+        match line.act:
+            case ir.DestinationNat(targets, port, _) if targets.single is not None:
+                there = {Field.DADDR: targets}
+                return space.of(
+                    Cube.of(there if port is None else {**there, Field.DPORT: Ranges.of(port)})
+                )
+            case ir.MapPrefix(_, prefix):
+                # The low bits stay, so who is in the prefix already stays who they are.
+                return space.of(Cube.of({Field.DADDR: Ranges((prefix,))}))
+            case _:
+                return space.nothing
 
     def translated(self, line: Line, packets: Packets) -> Packets:
         """Packets as a translation of their destination leaves them: dialled there, going here."""

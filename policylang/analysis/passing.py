@@ -215,13 +215,8 @@ class ChainFollower:
                 return self.space.copied_mark(packets, mask, to_connection=to_connection)
             case ir.SetDscp(code):
                 return self.space.assigned(packets, {Field.DSCP: Ranges.of(code)})
-            case ir.AddToSet(name, end):
-                tests = SADDR_TESTS if end is ir.End.SOURCE else DADDR_TESTS
-                held = {
-                    test: Ranges.of(1)
-                    for test, asked in zip(tests, self.address_tests, strict=False)
-                    if isinstance(asked, DynamicSet) and asked.name == name
-                }
+            case ir.AddToSet():
+                held = self.held_by(line.act)
                 return self.space.assigned(packets, held) if held else packets
             case ir.RememberQuestion():
                 return self.space.free(packets, Field.ANSWER)
@@ -231,6 +226,15 @@ class ChainFollower:
                 return packets
             case _:
                 return packets
+
+    def held_by(self, act: ir.AddToSet) -> dict[Field, Ranges]:
+        """The address tests that a packet passes once its address is in a set."""
+        tests = SADDR_TESTS if act.end is ir.End.SOURCE else DADDR_TESTS
+        return {
+            test: Ranges.of(1)
+            for test, asked in zip(tests, self.address_tests, strict=False)
+            if isinstance(asked, DynamicSet) and asked.name == act.set
+        }
 
 
 def _own_place(line: Line) -> str:
