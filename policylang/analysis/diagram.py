@@ -18,6 +18,7 @@ from oxidd.util import DDMemoryError
 
 from policylang.analysis.layout import (
     CT_MARK,
+    DIALLED_APART,
     GROUP,
     LOCAL_WEEK_S,
     MARK,
@@ -38,6 +39,7 @@ from policylang.analysis.machine import (
     WeekTimeIs,
 )
 from policylang.analysis.ordinary import ORDINARY, ordinary_values
+from policylang.analysis.taking_apart import taken_apart
 from policylang.packets.cube import Cube
 from policylang.packets.fields import (
     ADDRESS_FIELDS,
@@ -88,6 +90,17 @@ class Packets:
 
     def __hash__(self) -> int:
         return hash(self.function)
+
+    @property
+    def size(self) -> float:
+        """How many packets there are, to compare sets of one space by; marks and answers count."""
+        return float(self.function.sat_count_float(self.space.variables))
+
+    @property
+    def share(self) -> float:
+        """How much of all that there can be it is, of 1; each family is a half."""
+        bits = self.space.bits
+        return float(self.function.sat_count_float(bits)) * 2.0**-bits
 
     def covers(self, other: Packets) -> bool:
         return not (other - self)
@@ -152,7 +165,7 @@ class Space:
     def __init__(self, most_nodes: int = MOST_NODES) -> None:
         self._manager = BCDDManager(most_nodes, CACHE_ENTRIES, 1)
         self._layout = Layout()
-        self._width, self._start = self._layout.width, self._layout.start
+        self._width, self._variables = self._layout.width, self._layout.variables
         self._manager.add_vars(self._layout.count)
         self._bits = [self._manager.var(n) for n in range(self._layout.count)]
         self._true, self._false = self._manager.true(), self._manager.false()
@@ -160,6 +173,9 @@ class Space:
         self._cubes: dict[Cube, Packets] = {}
         self._conjunctions: dict[tuple[Field | str, ...], BCDDFunction] = {}
         self._questions: dict[Hashable, tuple[Question, BCDDFunction]] = {}
+        dialled, apart = self._variables[Field.ORIG_DPORT], self._variables[DIALLED_APART]
+        exchange = zip(dialled, (self._bits[n] for n in apart), strict=True)
+        self._apart = BCDDSubstitution(list(exchange))
         self._shadows: dict[Field, range] = {}
         self._open = self._conjunction(UNANSWERED)
         self.nothing = Packets(self, self._false)
@@ -168,12 +184,22 @@ class Space:
             everything = everything & self._word(f, UNIVERSE[f])
         self.everything = Packets(self, everything)
 
+    @property
+    def variables(self) -> int:
+        """How many bits a packet has, with those of questions."""
+        return int(self._manager.num_vars())
+
     def held(self, made: Callable[[], BCDDFunction]) -> Packets:
         """What `made` returns, as packets; raises `TooLargeError` where it does not fit."""
         try:
             return Packets(self, made())
         except DDMemoryError as error:
             raise TooLargeError from error
+
+    @property
+    def bits(self) -> int:
+        """How many bits a packet has by now."""
+        return int(self._manager.num_vars())
 
     # --- making -------------------------------------------------------------------------------
 
@@ -282,26 +308,19 @@ class Space:
     def _with_shadow(self, what: Field | None) -> tuple[range, range]:
         """The variables of a field or the mark, and those that keep what it was."""
         if what is None:
-            return self._layout.variables(MARK), self._layout.variables(MARK_BEFORE)
+            return self._variables[MARK], self._variables[MARK_BEFORE]
         if what not in self._shadows:
             added = self._manager.add_vars(self._width[what])
             self._bits += (self._manager.var(n) for n in added)
             self._shadows[what] = added
-        return self._layout.variables(what), self._shadows[what]
+        return self._variables[what], self._shadows[what]
 
-    def free_of_marks(self, packets: Packets) -> Packets:
-        """The set with nothing said of the packet's and its connection's mark."""
-        cube = self._conjunction((MARK, CT_MARK))
-        return self.held(lambda: packets.function.exists(cube))
-
-    def free_of_connection_mark(self, packets: Packets) -> Packets:
-        """The set with nothing said of the connection's mark."""
-        cube = self._conjunction((CT_MARK,))
-        return self.held(lambda: packets.function.exists(cube))
-
-    def free_of_mark(self, packets: Packets) -> Packets:
-        """The set with nothing said of the packet's mark."""
-        cube = self._conjunction((MARK,))
+    def free_of_marks(
+        self, packets: Packets, *, of_packet: bool = True, of_connection: bool = True
+    ) -> Packets:
+        """The set with nothing said of the packet's mark, its connection's, or both."""
+        words = (MARK,) * of_packet + (CT_MARK,) * of_connection
+        cube = self._conjunction(words)
         return self.held(lambda: packets.function.exists(cube))
 
     def _marked(self, packets: Packets, word: str, value: int, mask: int) -> Packets:
@@ -329,25 +348,47 @@ class Space:
         The first field may have any value then. Both are of one kind.
         """
         freed = self.free(packets, target)
-        start, aim = self._start[source], self._start[target]
-        pairs = [(start + n, self._bits[aim + n]) for n in range(self._width[source])]
+        aim = (self._bits[n] for n in self._variables[target])
+        pairs = list(zip(self._variables[source], aim, strict=True))
         exchange = BCDDSubstitution(pairs)
         return self.held(lambda: freed.function.substitute(exchange))
 
     def copied(self, packets: Packets, source: Field, target: Field) -> Packets:
         """The packets with a field's value in another field as well; both are of one kind.
 
-        What was there is lost. Exact where the first field has at most `MOST_COPIES` values that
-        are no neighbours; of a whole range the second one has any value.
+        What was there is lost. For fields of few bits that stand beside each other.
         """
         freed = self.free(packets, target)
-        others = self._conjunction(word for word in self._width if word is not source)
-        alone = self.may(self.held(lambda: freed.function.exists(others)))
-        values = Ranges.merged(pair for cube in alone.cubes() for pair in cube[source])
-        pairs = values.pairs if len(values) <= MOST_COPIES else UNIVERSE[source].pairs
-        same = (self._word(source, Ranges((r,))) & self._word(target, Ranges((r,))) for r in pairs)
-        relation = reduce(or_, same, self._false)
+        values = self.values(freed, source)
+        single = [Ranges.of(low) for low, high in values if low == high]
+        if len(single) == len(values) <= MOST_COPIES:
+            same = (self._word(source, one) & self._word(target, one) for one in single)
+            relation = reduce(or_, same, self._false)
+        else:
+            bits = zip(self._variables[source], self._variables[target], strict=True)
+            relation = reduce(and_, (self._bits[a].equiv(self._bits[b]) for a, b in bits))
         return self.held(lambda: freed.function & relation)
+
+    def values(self, packets: Packets, f: Field) -> Ranges:
+        """The values that a field has among the packets; of addresses those of both families."""
+        kept = {f, Field.FAMILY} if f in ADDRESS_FIELDS else {f}
+        others = self._conjunction(word for word in self._width if word not in kept)
+        alone = self.may(self.held(lambda: packets.function.exists(others)))
+        return Ranges.merged(pair for cube in alone.cubes() for pair in cube[f])
+
+    def with_prefix(self, packets: Packets, f: Field, prefix: Range) -> Packets:
+        """The packets after the high bits of an address became those of a whole prefix.
+
+        They are all of its family.
+        """
+        low, high = prefix
+        bits = V4_BITS if high <= V4_MAX else self._width[f]
+        told = bits - (high - low).bit_length()
+        if not told:
+            return packets
+        changed = reduce(and_, (self._bits[n] for n in self._variables[f][:told]))
+        made = self._word(f, Ranges((prefix,)))
+        return self.held(lambda: packets.function.exists(changed) & made)
 
     # --- taking apart -------------------------------------------------------------------------
 
@@ -358,60 +399,18 @@ class Space:
             beside = reduce(and_, (self._bits[n] for n in shadow), beside)
         terms = {Field.FAMILY: Ranges.of(family)}
         all_of_it = self.of(Cube.of(terms)).function
-        function = self.held(lambda: (packets.function & all_of_it).exists(beside)).function
+        told = self.held(lambda: (packets.function & all_of_it).exists(beside))
+        function = told.function.substitute(self._apart)
         children = function.cofactors()  # by FAMILY, the first variable
         if children is not None:
-            yield from self._taken_apart(children[0 if family == 6 else 1], terms)
-
-    def _taken_apart(self, function: BCDDFunction, terms: dict[Field, Ranges]) -> Iterator[Cube]:
-        level = function.node_level()
-        if level is None:
-            if function.satisfiable():
-                cube = Cube.of(terms)
-                if not cube.is_empty:
-                    yield cube
-            return
-        word = self._layout.fields[level]
-        family = terms[Field.FAMILY].pairs[0][0]
-        for values, rest in self._by_value(function, word, family):
-            yield from self._taken_apart(rest, {**terms, word: values})
-
-    def _by_value(
-        self, function: BCDDFunction, word: Field, family: int
-    ) -> list[tuple[Ranges, BCDDFunction]]:
-        """The values of a field by what is left of the set for them."""
-        width, base = self._width[word], 0
-        if word in ADDRESS_FIELDS:
-            width, base = (V4_BITS, 0) if family == 4 else (width, V6_BASE)
-        end = self._start[word] + self._width[word]
-        found: dict[BCDDFunction, list[Range]] = {}
-        waiting = [(function, 0, 0)]  # what is left, the bits read, their value
-        while waiting:
-            left, read, value = waiting.pop()
-            level = left.node_level()
-            if level is None or level >= end:
-                if level is not None or left.satisfiable():
-                    low = base + (value << (width - read))
-                    found.setdefault(left, []).append((low, low + (1 << (width - read)) - 1))
-                continue
-            skipped = level - self._start[word] - read
-            if skipped:
-                # Both values of the bits that nothing asks: one range where nothing else follows.
-                waiting += [(left, read + 1, value << 1), (left, read + 1, value << 1 | 1)]
-                continue
-            children = left.cofactors()
-            assert children is not None, "a node has two children"
-            yes, no = children
-            waiting += [(no, read + 1, value << 1), (yes, read + 1, value << 1 | 1)]
-        universe = UNIVERSE[word]
-        made = [(Ranges.merged(pairs) & universe, left) for left, pairs in found.items()]
-        return sorted(((v, left) for v, left in made if v), key=lambda one: one[0].pairs)
+            function = children[0 if family == 6 else 1]
+            yield from taken_apart(function, self._layout, terms)
 
     # --- bits ---------------------------------------------------------------------------------
 
     def _cube(self, cube: Cube) -> BCDDFunction:
         function = self._true
-        for f, values in sorted(cube, key=lambda term: -self._start[term[0]]):
+        for f, values in sorted(cube, key=lambda term: -self._variables[term[0]].start):
             function = self._word(f, values) & function
         return function & self.everything.function
 
@@ -423,20 +422,20 @@ class Space:
         return found
 
     def _made(self, word: Field | str, values: Ranges) -> BCDDFunction:
-        start, width = self._start[word], self._width[word]
+        variables = self._variables[word]
+        is_6 = self._bits[self._variables[Field.FAMILY].start]
         if word is Field.FAMILY:
-            is_6 = self._bits[start]
             of_each = ((is_6 if family == 6 else ~is_6) for family in (4, 6) if family in values)
             return reduce(or_, of_each, self._false)
         if word in ADDRESS_FIELDS:
-            is_6 = self._bits[self._start[Field.FAMILY]]
             v4 = tuple(pair for pair in values if pair[0] <= V4_MAX)
             v6 = tuple((low - V6_BASE, high - V6_BASE) for low, high in values if low >= V6_BASE)
-            return is_6.ite(self._block(start, width, v6), self._block(start, V4_BITS, v4))
-        return self._block(start, width, values.pairs)
+            return is_6.ite(self._block(variables, v6), self._block(variables[:V4_BITS], v4))
+        return self._block(variables, values.pairs)
 
-    def _block(self, start: int, width: int, pairs: tuple[Range, ...]) -> BCDDFunction:
-        """The numbers of `width` bits, the first of them variable `start`, in sorted ranges."""
+    def _block(self, variables: range, pairs: tuple[Range, ...]) -> BCDDFunction:
+        """The numbers that these bits make up, in sorted ranges."""
+        width = len(variables)
         highs = [high for _, high in pairs]
         lows = [low for low, _ in pairs]
 
@@ -449,14 +448,14 @@ class Space:
             if lows[first] <= low and highs[first] >= high:
                 return self._true
             middle = (low + high + 1) // 2
-            return self._bits[start + bit].ite(within(middle, bit + 1), within(low, bit + 1))
+            return self._bits[variables[bit]].ite(within(middle, bit + 1), within(low, bit + 1))
 
         return within(0, 0)
 
     def _word_bits(self, word: str) -> list[tuple[int, BCDDFunction]]:
         """The bits of a word by the power of two that they stand for."""
         width = self._width[word]
-        return [(width - 1 - n, self._bits[v]) for n, v in enumerate(self._layout.variables(word))]
+        return [(width - 1 - n, self._bits[v]) for n, v in enumerate(self._variables[word])]
 
     def _masked(self, word: str, value: int, mask: int) -> BCDDFunction:
         function = self._true
@@ -473,9 +472,7 @@ class Space:
         found = self._conjunctions.get(key)
         if found is None:
             found = self._true
-            for number in sorted(
-                (v for word in key for v in self._layout.variables(word)), reverse=True
-            ):
+            for number in sorted((v for word in key for v in self._variables[word]), reverse=True):
                 found = self._bits[number] & found
             self._conjunctions[key] = found
         return found

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from policylang.analysis import rerouting
 from policylang.analysis.diagram import Packets, Space
-from policylang.analysis.machine import Base, Hook, Line, Machine, Obscure
+from policylang.analysis.machine import Base, CopyMark, Hook, Line, Machine, Obscure
 from policylang.analysis.passing import ChainFollower, Met, Reading
 from policylang.ir import actions as ir
 from policylang.ir.actions import Translation
 from policylang.ir.ruleset import AddressTest
 from policylang.ir.stages import Path
 from policylang.packets.cube import Cube
-from policylang.packets.fields import UNIVERSE, AddressType, Field, State
+from policylang.packets.fields import AddressType, Field, State
 from policylang.packets.values import Ranges
 
 __all__ = ["Fate", "Follower", "Journey", "Met", "Reading"]
@@ -93,6 +94,9 @@ class Follower(ChainFollower):
         address_tests: tuple[AddressTest, ...] = (),
     ) -> None:
         super().__init__(machine, space, apart=apart, at=at, address_tests=address_tests)
+        acts = [line.act for chain in machine.chains.values() for line in chain]
+        self._changes_mark = any(isinstance(act, _OF_MARK) for act in acts)
+        self._changes_connection = any(isinstance(act, _OF_CONNECTION_MARK) for act in acts)
         self._changed = self._changed_fields()
 
     def _changed_fields(self) -> tuple[Field, ...]:
@@ -176,8 +180,9 @@ class Follower(ChainFollower):
             packets = reading.passed
             for met, _ in reading.decisions:
                 if isinstance(met.line.act, Translation | ir.TransparentProxy):
-                    moved = met.packets - self._at_their_goal(met.line)
-                    ways.append((self.translated(met.line, moved), Met(met.line, moved)))
+                    moved = met.packets - rerouting.at_their_goal(self.space, met.line)
+                    gone = rerouting.translated(self.space, met.line, moved)
+                    ways.append((gone, Met(met.line, moved)))
                     packets -= moved
             untracked = space.union(m.packets for m in reading.met if _untracks(m.line))
             if untracked:
@@ -262,88 +267,31 @@ class Follower(ChainFollower):
         """Packets on their way as they were when they entered; their state is not told."""
         space = self.space
         entered = space.free(self.as_dialled(packets, by), Field.CT_STATE)
-        entered = space.free_of_connection_mark(space.recalling(entered, None))
+        if self._changes_mark:
+            entered = space.recalling(entered, None)
+        if self._changes_connection:
+            entered = space.free_of_marks(entered, of_packet=False)
         for changed in self._changed:
             entered = space.recalling(entered, changed)
         return entered
 
     def _marked(self, packets: Packets) -> Packets:
         """Packets with all that may change on their way kept as it is now."""
-        packets = self.space.remembering(packets, None)
+        if self._changes_mark:
+            packets = self.space.remembering(packets, None)
         for changed in self._changed:
             packets = self.space.remembering(packets, changed)
         return packets
-
-    def _at_their_goal(self, line: Line) -> Packets:
-        """What a translation of the destination changes nothing of: it is none then.
-
-        Where one of several targets is taken, or this host's own address, it counts as one.
-        """
-        space = self.space
-        match line.act:
-            case ir.DestinationNat(targets, port, _) if targets.single is not None:
-                there = {Field.DADDR: targets}
-                return space.of(
-                    Cube.of(there if port is None else {**there, Field.DPORT: Ranges.of(port)})
-                )
-            case ir.MapPrefix(_, prefix):
-                # The low bits stay, so who is in the prefix already stays who they are.
-                return space.of(Cube.of({Field.DADDR: Ranges((prefix,))}))
-            case _:
-                return space.nothing
-
-    def translated(self, line: Line, packets: Packets) -> Packets:
-        """Packets as a translation of their destination leaves them: dialled there, going here."""
-        act = line.act
-        if isinstance(act, ir.TransparentProxy):
-            return self.space.with_mark(packets, act.value, act.mask)
-        space = self.space
-        moved = space.moved(packets, Field.DADDR, Field.ORIG_DADDR)
-        keeps_port = not (
-            isinstance(act, ir.RedirectToSelf)
-            or (isinstance(act, ir.DestinationNat) and act.port is not None)
-        )
-        has_ports = space.of(Cube.of({Field.L4PROTO: _PORTED}))
-        ported, portless = moved & has_ports, moved - has_ports
-        if keeps_port:
-            ported = space.copied(ported, Field.DPORT, Field.ORIG_DPORT)
-        else:
-            ported = space.moved(ported, Field.DPORT, Field.ORIG_DPORT)
-        moved = ported | portless
-        became: dict[Field, Ranges] = {
-            Field.DNATED: Ranges.of(1),
-            Field.DADDR_TYPE: UNIVERSE[Field.DADDR_TYPE] - LOCAL,
-        }
-        match act:
-            case ir.DestinationNat(targets, port, _):
-                became[Field.DADDR] = targets
-                if port is not None:
-                    became[Field.DPORT] = Ranges.of(port)
-            case ir.RedirectToSelf(port):
-                became[Field.DADDR_TYPE] = LOCAL
-                became[Field.DPORT] = Ranges.of(port)
-            case ir.MapPrefix(_, prefix):
-                became[Field.DADDR] = Ranges((prefix,))
-            case _:
-                pass
-        return space.assigned(space.free(moved, Field.OIF), became)
 
     def as_dialled(self, packets: Packets, by: Met | None) -> Packets:
         """Packets behind a translation, or a proxy's rule, as they were when they met it."""
         if by is None:
             return packets
-        space, act = self.space, by.line.act
-        if not isinstance(act, Translation):
-            return space.free_of_mark(packets) & by.packets
-        back = space.moved(packets, Field.ORIG_DADDR, Field.DADDR)
-        if isinstance(act, ir.RedirectToSelf) or (
-            isinstance(act, ir.DestinationNat) and act.port is not None
-        ):
-            back = space.moved(back, Field.ORIG_DPORT, Field.DPORT)
-        return space.free(back, Field.DADDR_TYPE, Field.OIF, Field.DNATED) & by.packets
+        return rerouting.as_dialled(self.space, by.line, packets) & by.packets
 
 
-_PORTED = Ranges.of(6, 17, 33, 132)
+_OF_MARK = (ir.SetMark, CopyMark, ir.TransparentProxy)
+_OF_CONNECTION_MARK = (ir.SetConnectionMark, CopyMark)
 _DECIDES = (ir.Accept, ir.Queue, Obscure)
 
 
