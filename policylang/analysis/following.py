@@ -27,6 +27,8 @@ CONNTRACK = -200  # NF_IP_PRI_CONNTRACK: bases below it see packets before they 
 ALL_BITS = 0xFFFFFFFF
 BEGINS = Cube.of({Field.CT_STATE: Ranges.of(State.NEW), Field.CT_DIRECTION: Ranges.of(0)})
 NOT_TRANSLATED = Cube.of({Field.DNATED: Ranges.of(0)})
+# Multicast listeners and neighbour discovery (noct_valid_new of nf_conntrack_proto_icmpv6.c).
+LEFT_ALONE = Cube.of({Field.ICMPV6_TYPE: Ranges.of(*range(130, 137), 143)})
 LOCAL = Ranges.of(AddressType.LOCAL)
 DELIVERED = Ranges.of(
     AddressType.LOCAL, AddressType.BROADCAST, AddressType.ANYCAST, AddressType.MULTICAST
@@ -170,9 +172,12 @@ class Follower(ChainFollower):
         """
         space = self.space
         ways: list[tuple[Packets, Met | None]] = []
+        is_known = False
         for base in self.machine.on(hook):
             if last is not None and base.priority > last:
                 break
+            if base.priority > CONNTRACK and not is_known:
+                is_known, packets = True, self._known(packets)
             reading = self.read(base, packets)
             going.met += reading.met
             for line, denied in self._denied(base, reading):
@@ -188,8 +193,16 @@ class Follower(ChainFollower):
             if untracked:
                 became = space.assigned(untracked, {Field.CT_STATE: Ranges.of(State.UNTRACKED)})
                 packets = (packets - untracked) | became
-        ways.append((packets, None))
+        ways.append((packets if is_known else self._known(packets), None))
         return ways
+
+    def _known(self, packets: Packets) -> Packets:
+        """Packets that conntrack has seen: what it leaves alone by itself is untracked then."""
+        left_alone = packets & self.space.of(LEFT_ALONE)
+        if not left_alone:
+            return packets
+        became = self.space.assigned(left_alone, {Field.CT_STATE: Ranges.of(State.UNTRACKED)})
+        return (packets - left_alone) | became
 
     def _decided(
         self,
