@@ -78,6 +78,7 @@ class Packet:
     numbers: tuple[int, int] = (1, 1)  # of TCP: in sequence, and acknowledged
     mss: int | None = None  # of TCP: the segment size that a SYN offers
     content: bytes = b""  # of TCP and UDP
+    quoted: bytes = b""  # of an ICMP error: the packet that it is about
 
     @property
     def family(self) -> int:
@@ -131,7 +132,8 @@ class Packet:
                 body += option + self.content + bytes(padding)
                 offset = 16
             case 1 | 58:
-                body = struct.pack("!BBHHH", self.icmp_type, 0, 0, 1, 1) + bytes(16 + padding)
+                body = struct.pack("!BBHHH", self.icmp_type, 0, 0, 1, 1)
+                body += self.quoted or bytes(16 + padding)
                 offset = 2
             case 2:
                 body = struct.pack("!BBH4s", 0x16, 0, 0, bytes(4))  # RFC 2236: a report

@@ -1,0 +1,308 @@
+"""`policylang trace`: tells a conversation packet by packet, and why each one passes or not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from policylang.cli.options import CHANGES, DONE, REFUSED
+from policylang.cli.output import write_file, write_stdout
+from policylang.cli.teller import show, wants_color
+from policylang.diagnostics import Report, did_you_mean
+from policylang.source import SourceFile
+
+if TYPE_CHECKING:
+    from policylang.analysis.conversation.casting import Cast
+    from policylang.analysis.conversation.staging import Wanted
+    from policylang.analysis.conversation.story import Story
+    from policylang.analysis.machine import Machine
+    from policylang.analysis.wording import Names
+    from policylang.model.policy import Policy
+    from policylang.model.types import PolicyRule
+
+SINGLE = "packet"  # what stands before the words for a single packet
+PLACES = frozenset({"inbound", "outbound", "from", "to"})
+PLACE_ENDS = frozenset({"to", "inbound", "outbound"})  # what says where it goes
+STATES = ("new", "established", "related", "invalid", "untracked")
+FLAGS = {"fin": 0x01, "syn": 0x02, "rst": 0x04, "psh": 0x08, "ack": 0x10, "urg": 0x20, "none": 0}
+OWN_WORDS = ("flags", "state", "interface")
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What is to be traced: a question in the language's words, and what it cannot say.
+
+    `is_packet` asks for a single packet; `flags` is a number, `state` one of `STATES`.
+    """
+
+    question: str
+    is_packet: bool
+    mode: str | None
+    flags: int | None
+    state: str | None
+    interface: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A story, and what it was asked by; `helper` is the one that such a conversation needs.
+
+    `others` are further ways (`forwarded`) that packets of the same words may take.
+    """
+
+    policy: str
+    words: Words
+    wanted: Wanted
+    cast: Cast
+    story: Story
+    others: tuple[str, ...]
+    helper: str | None
+    names: Names
+    is_policy: bool
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Trace what was asked for; the exit status.
+
+    2 where the conversation does not work, 1 where something could not be read.
+    """
+    report = Report()
+    words = words_of(chosen.what, report)
+    traced = None if words is None else _traced(chosen, words, report)
+    if traced is not None and not report.has_errors:
+        _tell(traced, chosen, report)
+    show(report, chosen, sys.stderr)
+    if traced is None or report.has_errors:
+        return REFUSED
+    return DONE if traced.story.works else CHANGES
+
+
+# --- what is asked ------------------------------------------------------------------------------
+
+
+def words_of(what: list[str], report: Report) -> Words | None:
+    """The words of the command line taken apart; None, reported as `bad-trace`, where one is odd.
+
+    An end that is left out is this host.
+    """
+    words = " ".join(what).replace(", ", ",").split()
+    is_packet = words[:1] == [SINGLE]
+    rest = words[1:] if is_packet else words
+    said: dict[str, str] = {}
+    kept: list[str] = []
+    while rest:
+        word, *rest = rest
+        if word in OWN_WORDS:
+            if not rest or word in said:
+                odd = "nothing stands" if not rest else "it is said twice"
+                report.add("bad-trace", f"`{word}`: {odd}", None, help=_HELP[word])
+                return None
+            said[word], *rest = rest
+        else:
+            kept.append(word)
+    flags = _flags(said.get("flags"), report)
+    state = said.get("state")
+    if state is not None and state not in STATES:
+        hint = did_you_mean(state, STATES) or _HELP["state"]
+        report.add("bad-trace", f"`{state}` is no state", None, help=hint)
+    if not is_packet and ("flags" in said or "state" in said):
+        message = f"`{'flags' if 'flags' in said else 'state'}` is said of a single packet"
+        example = f"packet tcp 22 inbound {'flags syn,fin' if 'flags' in said else 'state invalid'}"
+        report.add("bad-trace", message, None, help=f"for example `{example}`")
+    if not kept:
+        message = "nothing is said of what to trace"
+        report.add("bad-trace", message, None, help="for example `ftp passive inbound from wan`")
+    if report.has_errors:
+        return None
+    kept, mode = _without_mode(kept, is_packet=is_packet)
+    return Words(" ".join(_with_ends(kept)), is_packet, mode, flags, state, said.get("interface"))
+
+
+_HELP = {
+    "flags": "flags stand behind it: `flags syn,ack`, or `flags none`",
+    "state": f"a state stands behind it: {', '.join(STATES)}",
+    "interface": "the name of one stands behind it: `interface eth0`",
+}
+
+
+def _flags(text: str | None, report: Report) -> int | None:
+    if text is None:
+        return None
+    flags = 0
+    for name in text.split(","):
+        if name not in FLAGS:
+            hint = did_you_mean(name, FLAGS) or f"flags are {', '.join(FLAGS)}"
+            report.add("bad-trace", f"`{name}` is no TCP flag", None, help=hint)
+            return None
+        flags |= FLAGS[name]
+    return flags
+
+
+def _without_mode(kept: list[str], *, is_packet: bool) -> tuple[list[str], str | None]:
+    """The words less that behind the service which says how it goes (`ftp passive`)."""
+    from policylang.analysis.conversation.staging import MODES
+
+    if is_packet or len(kept) < 2:
+        return kept, None
+    if kept[1] in MODES.get(kept[0], ()):
+        return [kept[0], *kept[2:]], kept[1]
+    modes = {mode for modes in MODES.values() for mode in modes} - {"tcp", "udp"}
+    for at, word in enumerate(kept[1:], 1):
+        if word in PLACES:
+            break
+        if word in modes:
+            return [*kept[:at], *kept[at + 1 :]], word
+    return kept, None
+
+
+def _with_ends(kept: list[str]) -> list[str]:
+    """The words with this host as the end that is left out."""
+    said = set(kept)
+    if said & PLACE_ENDS and ("to" not in said or said & {"from", "inbound", "outbound"}):
+        return kept
+    if "from" in said:
+        return [*kept, "to", "self"]
+    if "to" in said:
+        at = kept.index("to")
+        return [*kept[:at], "from", "self", *kept[at:]]
+    return [*kept, "inbound"]
+
+
+# --- the story ----------------------------------------------------------------------------------
+
+
+def _traced(chosen: argparse.Namespace, words: Words, report: Report) -> Traced | None:
+    from policylang import pipeline
+    from policylang.analysis.conversation import staging
+    from policylang.analysis.modelled import machine_of
+    from policylang.cli import subjects
+    from policylang.lower.asked import asking
+    from policylang.lower.stateful import lower
+
+    question = (SourceFile("trace", words.question),)
+    found = subjects.subject_of(
+        chosen.file, report, parameters=chosen.parameters, questions=question
+    )
+    if found is None or report.has_errors:
+        return None
+    policy: Policy | None = found.policy
+    machine: Machine = found.machine
+    if policy is not None:
+        # Not optimised: each line is of one statement, so that it can be told which one decided.
+        machine = machine_of(lower(policy, Report()))
+    else:
+        policy = pipeline.questions_of(question, report)
+        if policy is None:
+            return None
+    (expectation,) = policy.tests[-1].expectations
+    rule: PolicyRule = expectation.asked
+    asker = asking(policy, [rule], report)
+    wanted = _wanted(words, rule, report, is_answered=chosen.reply)
+    if wanted is None or report.has_errors:
+        return None
+    casts = staging.casts(asker.asked(rule), wanted, policy.zones)
+    cast = next(casts, None)
+    if cast is None:
+        report.add(
+            "bad-trace",
+            f"no packet is what `{words.question}` says",
+            None,
+            help="the ends and what it speaks of exclude each other, or are of two families",
+        )
+        return None
+    story = staging.play(machine, cast, wanted, rule, address_tests=asker.tests)
+    others = dict.fromkeys(_WAYS[other.path] for other in casts if other.path is not cast.path)
+    return Traced(
+        found.name,
+        words,
+        wanted,
+        cast,
+        story,
+        tuple(others),
+        _helper_of(wanted),
+        found.names,
+        found.policy is not None,
+    )
+
+
+_WAYS = {"input": "inbound", "forward": "forwarded", "output": "outbound"}
+
+
+def _wanted(words: Words, rule: PolicyRule, report: Report, *, is_answered: bool) -> Wanted | None:
+    from policylang.analysis.conversation import staging
+    from policylang.analysis.conversation.scripts import PACKET, PLAIN
+    from policylang.packets.fields import State
+    from policylang.packets.values import name_range
+
+    kind = staging.kind_of(rule)
+    if words.is_packet:
+        kind = PACKET
+    elif kind not in staging.MODES:
+        kind = PLAIN
+    if words.mode is not None and kind == PLAIN and words.mode not in staging.MODES[PLAIN]:
+        # A service of the policy's own, without a helper: the mode says what it speaks.
+        kind = next((k for k, modes in staging.MODES.items() if words.mode in modes), kind)
+    modes = staging.MODES[kind]
+    if words.mode is not None and words.mode not in modes:
+        names = ", ".join(f"`{mode}`" for mode in modes)
+        report.add(
+            "bad-trace",
+            f"such a conversation is not `{words.mode}`",
+            None,
+            help=f"it is {names}" if names else "leave it out",
+        )
+        return None
+    wanted = staging.Wanted(kind, words.mode, words.flags, is_answered=is_answered)
+    if words.state is not None:
+        wanted = replace(wanted, state=State[words.state.upper()])
+    if words.interface is not None:
+        wanted = replace(wanted, interface=name_range(words.interface)[0])
+    return wanted
+
+
+def _helper_of(wanted: Wanted) -> str | None:
+    from policylang.analysis.conversation import staging
+
+    return wanted.kind if wanted.kind in staging.HELPED else None
+
+
+# --- telling --------------------------------------------------------------------------------------
+
+
+def _tell(traced: Traced, chosen: argparse.Namespace, report: Report) -> None:
+    """Write the story where it is wanted, in the form that is wanted."""
+    from policylang.cli import ladder, stories
+
+    path = chosen.output
+    is_drawing = chosen.format == "svg" or (path is not None and path.endswith(".svg"))
+    if is_drawing:
+        text = ladder.drawn(
+            traced.story,
+            title_of(traced),
+            traced.names,
+            policy=traced.policy,
+            asked=traced.words.question,
+            helper=traced.helper,
+        )
+    elif chosen.format == "json":
+        text = json.dumps(stories.as_json(traced), indent=2) + "\n"
+    else:
+        is_shown = path in (None, "-")
+        color = is_shown and wants_color(chosen.color, sys.stdout)
+        text = stories.as_text(traced, color=color, is_verbose=chosen.verbose)
+    if path in (None, "-"):
+        write_stdout(text, report)
+    else:
+        write_file(Path(path), text, report)
+
+
+def title_of(traced: Traced) -> str:
+    """What was asked, with the mode that was played."""
+    words = traced.words
+    service, _, rest = words.question.partition(" ")
+    mode = "" if words.mode is None else f" {words.mode}"
+    return f"{'packet ' if words.is_packet else ''}{service}{mode} {rest}".strip()
