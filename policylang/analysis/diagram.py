@@ -38,8 +38,9 @@ from policylang.analysis.machine import (
     Question,
     WeekTimeIs,
 )
-from policylang.analysis.ordinary import ORDINARY, ordinary_values
+from policylang.analysis.ordinary import ORDINARY, ending_as_asked, ordinary_values
 from policylang.analysis.taking_apart import taken_apart
+from policylang.ir.ruleset import HostSuffix
 from policylang.packets.cube import Cube
 from policylang.packets.fields import (
     ADDRESS_FIELDS,
@@ -90,11 +91,6 @@ class Packets:
 
     def __hash__(self) -> int:
         return hash(self.function)
-
-    @property
-    def size(self) -> float:
-        """How many packets there are, to compare sets of one space by; marks and answers count."""
-        return float(self.function.sat_count_float(self.space.variables))
 
     @property
     def share(self) -> float:
@@ -156,7 +152,7 @@ class Packets:
             if near:
                 left = near
         cube = next(left.cubes(1))
-        return ordinary_values(cube)
+        return ending_as_asked(ordinary_values(cube), cube, self.space.suffixes)
 
 
 class Space:
@@ -177,17 +173,13 @@ class Space:
         exchange = zip(dialled, (self._bits[n] for n in apart), strict=True)
         self._apart = BCDDSubstitution(list(exchange))
         self._shadows: dict[Field, range] = {}
+        self.suffixes: dict[Field, HostSuffix] = {}  # that tests ask for, for who shows a packet
         self._open = self._conjunction(UNANSWERED)
         self.nothing = Packets(self, self._false)
         everything = self._true
         for f in (Field.CT_STATE, Field.DADDR_TYPE, Field.SADDR_TYPE):
             everything = everything & self._word(f, UNIVERSE[f])
         self.everything = Packets(self, everything)
-
-    @property
-    def variables(self) -> int:
-        """How many bits a packet has, with those of questions."""
-        return int(self._manager.num_vars())
 
     def held(self, made: Callable[[], BCDDFunction]) -> Packets:
         """What `made` returns, as packets; raises `TooLargeError` where it does not fit."""

@@ -5,8 +5,9 @@ It knows documentation addresses and usual ports, and no policy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from policylang.ir.ruleset import HostSuffix
 from policylang.packets.cube import Cube
 from policylang.packets.fields import (
     ADDRESS_FIELDS,
@@ -20,12 +21,29 @@ from policylang.packets.fields import (
     FlowDirection,
     State,
 )
-from policylang.packets.values import Ranges, name_range, parse_address
+from policylang.packets.values import V6_ADDRESSES, V6_BASE, Ranges, name_range, parse_address
 
 
 def ordinary_values(cube: Cube) -> dict[Field, int]:
     """A value for each field that the cube speaks of, and addresses in any case."""
     return {f: _usual(f, values) for f, values in _completed(cube)}
+
+
+def ending_as_asked(
+    values: dict[Field, int], cube: Cube, suffixes: Mapping[Field, HostSuffix]
+) -> dict[Field, int]:
+    """The same packet of a cube, with addresses that end as it answers the tests of suffixes."""
+    for test, suffix in suffixes.items():
+        end = Field.SADDR if test in SADDR_TESTS else Field.DADDR
+        if values.get(test) != 1 or values[Field.FAMILY] != 6:
+            continue
+        for low, high in cube[end] & V6_ADDRESSES:
+            near = (low - V6_BASE) & ~suffix.mask | suffix.value
+            found = V6_BASE + near + (suffix.mask + 1 if V6_BASE + near < low else 0)
+            if low <= found <= high:
+                values = {**values, end: found}
+                break
+    return values
 
 
 def _usual(f: Field, values: Ranges) -> int:

@@ -25,7 +25,7 @@ from policylang.analysis.machine import (
 )
 from policylang.ir import actions as ir
 from policylang.ir.actions import is_terminal
-from policylang.ir.ruleset import AddressTest, DynamicSet
+from policylang.ir.ruleset import AddressTest, DynamicSet, HostSuffix
 from policylang.packets.cube import Cube
 from policylang.packets.fields import (
     DADDR_TESTS,
@@ -91,6 +91,10 @@ class ChainFollower:
         self.space = space
         self.at = at or (_own_place if apart else _no_place)
         self.address_tests = address_tests
+        for tests in (SADDR_TESTS, DADDR_TESTS):
+            for test, asked in zip(tests, address_tests, strict=False):
+                if isinstance(asked, HostSuffix):
+                    space.suffixes[test] = asked
         self._matches: dict[int, Packets] = {}  # by the identity of a line
 
     # --- one base chain -----------------------------------------------------------------------
