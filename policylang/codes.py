@@ -68,7 +68,14 @@ _error(
     "a statement stands in a block that it cannot stand in",
     """Blocks of rules (`traffic`, `rules`) hold rules, `use` and further `traffic` blocks. What
     translates or treats packets stands outside of blocks, and so do zones, sets, services, groups
-    of rules, defaults, settings and includes.""",
+    of rules, defaults, settings and includes. A `test` holds what it `expect`s, and nothing else
+    does.""",
+)
+_error(
+    "empty-test",
+    "a test that expects nothing",
+    """A test proves what it expects. One without an `expect` proves nothing, and would pass for
+    ever.""",
 )
 _error(
     "stray-brace",
@@ -616,6 +623,95 @@ _error(
     """,
 )
 _error(
+    "duplicate-test",
+    "two tests of one name",
+    """
+    Tests are told apart by their names: in what `policylang test` prints, and by `--name`.
+    """,
+)
+_error(
+    "expectation-failed",
+    "an expectation does not hold",
+    """
+    What a test expects is proved for every packet that it describes, or with `some` for one at
+    least. The message shows a packet for which it is not so, and what decided. Packets are the
+    first ones of connections, as honest senders send them, and each comes alone: rates are kept
+    to. What passes at some times only is neither allowed nor denied for certain. An expectation
+    that describes no packet at all does not hold either, for it would prove nothing.
+    """,
+)
+_error(
+    "no-such-test",
+    "no test of that name",
+    """
+    `policylang test --name` names a test, or several by a pattern in which `*` stands for anything.
+    """,
+)
+_error(
+    "bad-trace",
+    "words from which no conversation can be told",
+    """
+    `policylang trace` takes words like those of a rule: a service or ports, behind a service how it
+    goes (`ftp passive`), and the ends. `interface NAME` says by which interface the first packet
+    comes. Of a single packet (`packet tcp 22 inbound`) there may be `flags syn,ack` and a
+    `state`.
+    """,
+)
+_error(
+    "nothing-asked",
+    "nothing is asked",
+    """
+    `policylang why` explains what it is given: a rule as nft or iptables lists it, a line of the
+    log, an address, a set, or the file and line of a statement.
+    """,
+)
+_error(
+    "unreadable-rules",
+    "rules that cannot be read",
+    """
+    Rules of any origin are read as `nft -j list ruleset`, `iptables-save` and `ip6tables-save`
+    write them. What is cut off or damaged is refused as a whole: part of a firewall would be
+    another firewall. A single rule that is not understood is no error; what is said then takes
+    into account that it may do anything.
+    """,
+)
+_error(
+    "no-such-revision",
+    "git has no such file or revision",
+    """
+    `REV:FILE` is a file in a revision, as in `git show`: a commit, a branch, a tag. The path
+    counts from the top of the repository, or with `./` in front from the current folder. With
+    `--rev A..B` it is a path of the current folder.
+    """,
+)
+_error(
+    "git-failed",
+    "git cannot be asked",
+    """
+    To read a policy as it was, git lays the revision out in a temporary folder. The help line has
+    what git said; neither the working tree nor the index is touched.
+    """,
+)
+_error(
+    "too-large",
+    "rules that make too many different packets",
+    """
+    Sets of packets are held exactly, and there is a limit to the memory that they may take.
+    Rules that overlap in many fields at once, each in another way, can go beyond it. Nothing is
+    guessed then.
+    """,
+)
+_error(
+    "bad-session",
+    "a session that cannot be played",
+    """
+    `expect session SERVICE` plays a whole conversation: of a service that opens one connection, or
+    of one whose conntrack helper is followed packet by packet. FTP is `active` or `passive`, by
+    which end opens the data connection; TFTP may be said to `read` or `write`, SIP to go over `udp`
+    or `tcp`; the others have no modes.
+    """,
+)
+_error(
     "duplicate-default",
     "two defaults for one direction",
     """
@@ -779,6 +875,113 @@ _warning(
     """,
 )
 
+_warning(
+    "bad-allow",
+    "a comment that would silence a warning, and does not",
+    """
+    `# policylang: allow CODE reason` silences one warning of one place: at the end of a line what
+    is told of that line, on a line of its own what is told of the next one. CODE is the word in
+    brackets, and the reason is for whoever reads the policy next. Errors are not silenced.
+    """,
+)
+_warning(
+    "allow-unused",
+    "a comment that silences nothing any more",
+    """
+    `policylang lint` found nothing of that code at that place, so the comment says what is no
+    longer so.
+    """,
+)
+
+# --- lints ----------------------------------------------------------------------------------
+
+_warning(
+    "unreachable",
+    "a statement that no packet reaches",
+    """
+    Statements are read in the order in which they are written, and those above decide all packets
+    that this one is about: one of them, or several together. That holds for every packet and every
+    state, not for some that were tried.
+    """,
+)
+_warning(
+    "changes-nothing",
+    "a statement without which every packet fares the same",
+    """
+    Packets reach the statement, but what follows decides the same for each of them: a later
+    rule, several together, or the default. Nothing else comes of it either: no log, no element
+    of a set, no helper (what its own counter would count is left aside). A rule that stands for
+    clarity alone can say so: `# policylang: allow changes-nothing reason`.
+    """,
+)
+_warning(
+    "undone",
+    "a statement that something on another stretch of the way undoes",
+    """
+    The statement is reached where it stands, and no connection gets as far: what `protect` keeps
+    out, or a translation sends elsewhere, never comes to the rules; what the rules deny is
+    translated in vain.
+    """,
+)
+_warning(
+    "wider-than-neighbours",
+    "the whole world may do what others may do from some places alone",
+    """
+    The rule lets anyone reach a service by which machines are managed, or a database, while other
+    rules about services of that kind name who may. Such services are seldom meant for everyone, and
+    a forgotten `from` looks exactly like this.
+    """,
+)
+_warning(
+    "zones-overlap",
+    "packets in two zones that are treated differently",
+    """
+    A zone is told by interfaces and networks, and some packets are in both zones. Rules that decide
+    differently are about them by the one zone and by the other, so that the order of the rules
+    alone decides. Often one zone lacks its interface, and whoever forges an address is in it.
+    """,
+)
+_warning(
+    "ipv6-open",
+    "what is open over IPv6 and closed over IPv4",
+    """
+    Anyone in the world reaches a port over IPv6, and over IPv4 the same is not so. Usually a rule
+    that closes it names IPv4 addresses (`0.0.0.0/0`), or only one of two rules was made for both.
+    """,
+)
+_warning(
+    "ipv4-open",
+    "all of IPv4 where everybody is meant",
+    """
+    `0.0.0.0/0` is every IPv4 address and no IPv6 one; `any`, or no end at all, is both. A rule that
+    is meant for IPv4 says `ipv4`.
+    """,
+)
+_warning(
+    "helper-faces-internet",
+    "a conntrack helper reads what anyone on the Internet sends",
+    """
+    A helper believes what the two ends tell each other, and opens ports by it. Where anyone may be
+    one of them, `data` keeps that to the ports which the service uses; helpers with a record of
+    kernel faults are best for those alone who need them.
+    """,
+)
+_warning(
+    "unused-declaration",
+    "a declaration that nothing uses",
+    """
+    No statement names it, and the rules are the same without it.
+    """,
+)
+_warning(
+    "lint-limit",
+    "not everything was looked at",
+    """
+    Some questions would take too long for a policy of this size: what is not told may be so
+    nevertheless. All that is told holds.
+    """,
+)
+
 _error(
     "mark-reads-mark",
     "a condition reads a mark that another statement sets anew",
@@ -924,6 +1127,29 @@ _error(
     """After each load what is in force is listed, and compared with what the same artifact was in
     a scratch network namespace. They differ, so another program changes these rules at the same
     time, or the kernel does not do what it says. What was in force before was loaded again.""",
+)
+_error(
+    "not-as-meant",
+    "what would be loaded does not do what the policy says",
+    """Before anything is loaded, the rules are loaded in a scratch network namespace; what the
+    kernel lists there is read back, and followed from all packets at once beside the policy's
+    own rules. The message shows a packet to which something else would happen. This is a
+    mistake in policylang or in the target's tools, never in the policy: nothing is loaded.""",
+)
+_error(
+    "not-proved",
+    "what would be loaded cannot be compared with the policy",
+    """What the kernel lists in the rehearsal has something that the proof does not understand, or
+    cannot be read at all. As nobody could say then what it does, nothing is loaded. Lines of a
+    target's own language are not the reason: where they stand is proved, and what they say is
+    taken as it is.""",
+)
+_warning(
+    "unproved",
+    "too much to be proved",
+    """The proof that the rules do what the policy says follows all packets at once, and gives up
+    where they fall into too many kinds for the memory that it may take. The kernel took the rules,
+    and they are loaded.""",
 )
 _error(
     "nobody-to-ask",

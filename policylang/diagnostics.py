@@ -8,7 +8,8 @@ from difflib import get_close_matches
 from enum import StrEnum
 
 from policylang.codes import CODES
-from policylang.source import Span
+from policylang.silences import Silence, silences
+from policylang.source import SourceFile, Span
 
 
 class Severity(StrEnum):
@@ -45,10 +46,15 @@ class Diagnostic:
 
 @dataclass(slots=True)
 class Report:
-    """What the passes found; the only thing that a pass writes to."""
+    """What the passes found; the only thing that a pass writes to.
+
+    `heeded` are the comments of the policy that silenced a warning.
+    """
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    heeded: set[Silence] = field(default_factory=set)
     _seen: set[tuple[str, str, Span | None]] = field(default_factory=set)
+    _silences: dict[SourceFile, tuple[Silence, ...]] = field(default_factory=dict)
 
     def add(
         self,
@@ -61,10 +67,15 @@ class Report:
     ) -> None:
         """Record a diagnostic; the same one at the same place is told once.
 
-        Raises KeyError for a code that `codes.CODES` does not know.
+        A warning that a comment of the policy silences at that place is left out. Raises KeyError
+        for a code that `codes.CODES` does not know.
         """
         diagnostic = Diagnostic(code, message, span, help, tuple(labels))
-        assert diagnostic.severity
+        if diagnostic.severity is Severity.WARNING and span is not None:
+            silence = self._silence(code, span)
+            if silence is not None:
+                self.heeded.add(silence)
+                return
         key = (code, message, span)
         if key not in self._seen:
             self._seen.add(key)
@@ -72,8 +83,16 @@ class Report:
 
     def take(self, other: Report) -> None:
         """Record all that another report holds."""
+        self.heeded |= other.heeded
         for one in other.diagnostics:
             self.add(one.code, one.message, one.span, help=one.help, labels=one.labels)
+
+    def _silence(self, code: str, span: Span) -> Silence | None:
+        """The comment that silences a warning at a place."""
+        file = span.file
+        if file not in self._silences:
+            self._silences[file] = tuple(s for s in silences(file) if isinstance(s, Silence))
+        return next((s for s in self._silences[file] if s.holds(code, span)), None)
 
     @property
     def has_errors(self) -> bool:

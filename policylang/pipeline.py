@@ -8,7 +8,7 @@ to the report; a policy with an error compiles to nothing. What is done with an 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from policylang.backends import NATIVE_CHAINS, backend
@@ -20,11 +20,14 @@ from policylang.lower.address_tests import listed_set
 from policylang.lower.stateful import DIRECTIONS, lower
 from policylang.model.check import check
 from policylang.model.lists import listed_set as read_list
+from policylang.model.policy import Policy
 from policylang.model.resolve import resolve
 from policylang.model.types import Direction
 from policylang.optimise import optimise
+from policylang.source import SourceFile
 from policylang.syntax.loader import NO_PARAMETERS, load, load_text
-from policylang.syntax.tree import SetDecl
+from policylang.syntax.mentions import quoted_ends
+from policylang.syntax.tree import Loaded, SetDecl
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +57,73 @@ def ruleset_of(
     source: Source, report: Report, *, parameters: Mapping[str, str] = NO_PARAMETERS
 ) -> Ruleset | None:
     """The part that all targets share: the optimised rules, or None where there are errors."""
+    ruleset = lowered(source, report, parameters=parameters)
+    return None if ruleset is None else optimised(ruleset, report)
+
+
+def lowered(
+    source: Source, report: Report, *, parameters: Mapping[str, str] = NO_PARAMETERS
+) -> Ruleset | None:
+    """The rules as the statements say them, before any of them becomes part of another."""
+    policy = policy_of(source, report, parameters=parameters)
+    if policy is None:
+        return None
+    ruleset = lower(policy, report)
+    return None if report.has_errors else ruleset
+
+
+def optimised(ruleset: Ruleset, report: Report) -> Ruleset | None:
+    """Rules that do the same and are fewer, or None where there are errors."""
+    ruleset = optimise(ruleset, report)
+    return None if report.has_errors else ruleset
+
+
+def policy_of(
+    source: Source,
+    report: Report,
+    *,
+    parameters: Mapping[str, str] = NO_PARAMETERS,
+    questions: tuple[SourceFile, ...] = (),
+) -> Policy | None:
+    """What the policy means, or None where there are errors.
+
+    `questions` are put to it in its own words: they are the last of its tests.
+    """
+    return meant_by(loaded_from(source, report, parameters, questions), report)
+
+
+def loaded_from(
+    source: Source,
+    report: Report,
+    parameters: Mapping[str, str] = NO_PARAMETERS,
+    questions: tuple[SourceFile, ...] = (),
+) -> Loaded:
+    """The policy as it is written, with all that it includes and names."""
     match source:
         case Path():
-            loaded = load(source, report, parameters)
+            return load(source, report, parameters, questions)
         case Text():
-            loaded = load_text(source.text, source.name, source.folder, report, parameters)
+            return load_text(source.text, source.name, source.folder, report, parameters, questions)
+
+
+def meant_by(loaded: Loaded, report: Report) -> Policy | None:
+    """What a policy as it is written means, or None where there are errors."""
     policy = resolve(loaded, report, native_chains())
     if report.has_errors:
         return None
     check(policy, report)
-    if report.has_errors:
-        return None
-    ruleset = lower(policy, report)
-    if report.has_errors:
-        return None
-    ruleset = optimise(ruleset, report)
-    return None if report.has_errors else ruleset
+    return None if report.has_errors else policy
+
+
+def questions_of(questions: tuple[SourceFile, ...], report: Report) -> Policy | None:
+    """Questions to rules that are no policy's, as the tests of an empty one; None with errors.
+
+    There are no zones: a name in quotes is an interface.
+    """
+    loaded = load_text("", "<rules>", Path(), report, NO_PARAMETERS, questions)
+    loaded = replace(loaded, interfaces=tuple(quoted_ends(loaded.statements)))
+    policy = resolve(loaded, report, native_chains())
+    return None if report.has_errors else policy
 
 
 def lists_of(

@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("model", "ir"),
     ("syntax",),
     ("packets",),
-    ("codes", "diagnostics", "source"),
+    ("codes", "diagnostics", "silences", "source"),
 )
 # What a line of the table says in more words.
 SHARED_BY_BACKENDS = (
@@ -51,7 +51,10 @@ SHARED_BY_BACKENDS = (
 ABOVE_ALL = ("__main__",)
 KNOW_EACH_OTHER = {
     ("diagnostics", "codes"),
+    ("diagnostics", "silences"),
     ("diagnostics", "source"),
+    ("silences", "codes"),
+    ("silences", "source"),
     ("backends", "backends.base"),
     ("backends.templating", "backends.base"),
 }

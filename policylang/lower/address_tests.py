@@ -7,7 +7,7 @@ and the addresses that end alike are too many to list. Each is a field of its ow
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -31,7 +31,6 @@ from policylang.model.types import (
     DynamicEnd,
     DynamicSet,
     End,
-    EndList,
     ListedSet,
     NativeRule,
     PolicyRule,
@@ -73,8 +72,15 @@ class AddressTests:
 
 def address_tests(policy: Policy, report: Report) -> AddressTests:
     """The tests that the ends of a policy's rules ask; reports `too-many-tests`."""
-    numbers: dict[ir.AddressTest, int] = {}
-    for span, element in _elements(policy):
+    return number_tests((end for s in policy.statements for end in _ends(s)), report)
+
+
+def number_tests(
+    ends: Iterable[End], report: Report, before: AddressTests | None = None
+) -> AddressTests:
+    """The tests that ends ask, behind those of `before`; reports `too-many-tests`."""
+    numbers = {} if before is None else dict(before.numbers)
+    for span, element in _elements(ends):
         test = _test(element)
         if test in numbers:
             continue
@@ -112,17 +118,11 @@ def _test(element: DynamicEnd | SuffixEnd) -> ir.AddressTest:
             return listed_set(held)
 
 
-def _elements(policy: Policy) -> Iterator[tuple[Span | None, DynamicEnd | SuffixEnd]]:
-    for one in _lists(policy):
+def _elements(ends: Iterable[End]) -> Iterator[tuple[Span | None, DynamicEnd | SuffixEnd]]:
+    for one in (one for end in ends for one in end.lists):
         for element in (*one.elements, *one.exceptions):
             if isinstance(element, (DynamicEnd, SuffixEnd)):
                 yield one.span, element
-
-
-def _lists(policy: Policy) -> Iterator[EndList]:
-    for statement in policy.statements:
-        for end in _ends(statement):
-            yield from end.lists
 
 
 def _ends(statement: Statement) -> tuple[End, ...]:

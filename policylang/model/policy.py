@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
+from policylang.model.expectations import Test
 from policylang.model.translations import Treatment
 from policylang.model.types import (
     AddTo,
@@ -81,7 +82,8 @@ Statement = PolicyRule | NativeRule | Treatment
 class Policy:
     """A whole policy for one firewall: the statements in the order in which they are read.
 
-    `bogons` are the sources that `protect … against bogons` keeps out; `set_names` are what the
+    `tests` mean nothing to the rules; `bogons` are the sources that `protect … against bogons`
+    keeps out; `set_names` are what the
     policy calls the sets it declares, for readable output.
     """
 
@@ -93,6 +95,7 @@ class Policy:
     protections: tuple[Protect, ...] = ()
     dynamic_sets: tuple[DynamicSet, ...] = ()
     bogons: Ranges = field(default_factory=Ranges)
+    tests: tuple[Test, ...] = ()
 
     @property
     def treatments(self) -> tuple[Treatment, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from policylang.diagnostics import Report
 from policylang.model.conditions import ConditionsReader
 from policylang.model.elements import ADDRESS, Elements
+from policylang.model.expectations import tests
 from policylang.model.native import Chains, native_rule
 from policylang.model.options import Options
 from policylang.model.policy import Policy, Protect, Statement
@@ -33,6 +34,7 @@ def resolve(loaded: tree.Loaded, report: Report, native_chains: Chains | None = 
     """
     scope = Scope(loaded, report)
     scope.declare_all()
+    scope.declare_interfaces()
     elements = Elements(scope, report)
     services = Services(scope, elements, report)
     items = said_items(loaded, report)
@@ -71,6 +73,12 @@ def resolve(loaded: tree.Loaded, report: Report, native_chains: Chains | None = 
         tuple(_protections(loaded, protections)),
         tuple(_dynamic_sets(scope, elements)),
         _bogons(loaded, elements),
+        tests(
+            tuple(s for s in loaded.statements if isinstance(s, tree.TestDecl)),
+            rules,
+            options,
+            report,
+        ),
     )
 
 

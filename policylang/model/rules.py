@@ -56,6 +56,7 @@ class Context:
     ends: Ends = Ends()
     used_at: tuple[tree.Name, ...] = ()
     is_draft: bool = False  # reading a group for its own errors: ends may be unsaid
+    is_asked: bool = False  # a question: there is nothing to tell of the services that it names
 
 
 @dataclass(slots=True)
@@ -103,7 +104,7 @@ class Rules:
 
     def _rule(self, written: tree.RuleNode, context: Context) -> PolicyRule | None:
         node = self._with_condition(written)
-        what = self.what(node.what)
+        what = self.what(node.what, has_notes=not context.is_asked)
         ends = context.ends if node.place is None else self.narrowed(context.ends, node.place)
         answer = self.options.answer(node.verb, node.answers)
         conditions = self.conditions.read(node.conditions)
@@ -211,8 +212,13 @@ class Rules:
 
     # --- what a rule speaks of --------------------------------------------------------------
 
-    def what(self, elements: tuple[tree.WhatElement, ...]) -> tuple[Traffic, ...]:
-        """The traffic of a flat list: numbers and sets of ports go on with the list before."""
+    def what(
+        self, elements: tuple[tree.WhatElement, ...], *, has_notes: bool = True
+    ) -> tuple[Traffic, ...]:
+        """The traffic of a flat list: numbers and sets of ports go on with the list before.
+
+        With `has_notes`, what there is to know of a service is told: `service-note`.
+        """
         traffic: list[Traffic] = []
         current: _OpenList | None = None
 
@@ -239,7 +245,8 @@ class Rules:
                     traffic.append(Traffic())
                 case tree.Name():
                     traffic += self.services.service(element)
-                    for note in self.services.notes.get(element.text, ()):
+                    notes = self.services.notes.get(element.text, ()) if has_notes else ()
+                    for note in notes:
                         self.report.add("service-note", f"`{element.text}`: {note}", element.span)
                 case tree.ExceptMark():
                     self.report.add(

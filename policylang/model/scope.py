@@ -63,6 +63,12 @@ class Scope:
                     name.span,
                 )
 
+    def declare_interfaces(self) -> None:
+        """Take in the names that stand for an interface each, as zones of that name."""
+        for name in self.loaded.interfaces:
+            item = tree.InterfaceItem(name.span, (name,))
+            self.declared.setdefault(name.text, tree.ZoneDecl(name.span, name, (item,)))
+
     def find(self, name: str) -> Declaration | None:
         """What a name stands for, the catalogue's services and groups of addresses included."""
         return (

@@ -10,18 +10,20 @@ import os
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from policylang.diagnostics import Label, Report
+from policylang.silences import Misfit, silences
 from policylang.source import SourceFile, Span
 from policylang.syntax import tree
 from policylang.syntax.decoding import decoded, is_text
 from policylang.syntax.mentions import named_services, named_sets
 from policylang.syntax.parameters import Parameters
-from policylang.syntax.parse import opened, parse
+from policylang.syntax.parse import opened, parse, read_question
 from policylang.syntax.wording import quoted
 
 if TYPE_CHECKING:
@@ -35,16 +37,23 @@ MOST_OPEN = 50  # files that include one another
 NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 
 
-def load(path: Path, report: Report, parameters: Mapping[str, str] = NO_PARAMETERS) -> tree.Loaded:
+def load(
+    path: Path,
+    report: Report,
+    parameters: Mapping[str, str] = NO_PARAMETERS,
+    questions: Iterable[SourceFile] = (),
+) -> tree.Loaded:
     """The policy in a file, with all that it includes and names.
 
-    `parameters` are the values of its parameters that are set from outside. Never raises on
-    account of a file: what cannot be read is reported and left out.
+    `parameters` are the values of its parameters that are set from outside, `questions` what is
+    asked of it in its own words: a test each, behind those that it has. Never raises on account of
+    a file: what cannot be read is reported and left out.
     """
     loader = _Loader(path.parent, report, Parameters.given(parameters, report), path)
     file = loader.read(path, None)
     if file is not None:
         loader.include(file, path, None)
+        loader.ask(questions)
     return loader.loaded()
 
 
@@ -54,6 +63,7 @@ def load_text(
     folder: Path,
     report: Report,
     parameters: Mapping[str, str] = NO_PARAMETERS,
+    questions: Iterable[SourceFile] = (),
 ) -> tree.Loaded:
     """The policy in a text that came from elsewhere, standard input say.
 
@@ -65,6 +75,7 @@ def load_text(
     file = SourceFile(name, text.removeprefix("\N{BYTE ORDER MARK}"))
     if is_text(file, report):
         loader.include(file, folder / name, None)
+        loader.ask(questions)
     return loader.loaded()
 
 
@@ -112,6 +123,7 @@ class _Loader:
     parameters: Parameters
     policy: Path | None = None
     wants_lock: bool = False
+    files: list[SourceFile] = field(default_factory=list)
     statements: list[tree.Statement] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     lists: dict[tuple[str, tree.FileList], tree.ListFile] = field(default_factory=dict)
@@ -156,12 +168,22 @@ class _Loader:
         """Take in the statements of a file, and of what it includes, in reading order."""
         key = os.path.realpath(path)
         self.open[key] = span
+        self.files.append(file)
+        for misfit in (s for s in silences(file) if isinstance(s, Misfit)):
+            self.report.add("bad-allow", misfit.message, misfit.span, help=misfit.help)
         with opened(file, self.report, self.parameters) as statements:
             for statement in statements.read(catalogue=False):
                 self.take(statement, path)
             self.broken += statements.broken
         del self.open[key]
         self.done.add(key)
+
+    def ask(self, questions: Iterable[SourceFile]) -> None:
+        """Take in what is asked, in the names and parameters of all that was read."""
+        for file in questions:
+            question = read_question(file, self.report, self.parameters)
+            if question is not None:
+                self.statements.append(question)
 
     def take(self, statement: tree.Statement, path: Path) -> None:
         """Take in a statement of the file at `path`, before the next one is read."""
@@ -312,6 +334,7 @@ class _Loader:
             self.sets(sets, frozenset(known_sets)),
             known_sets,
             self.locked() if self.wants_lock else None,
+            files=tuple(self.files),
         )
 
     def services(
@@ -352,6 +375,7 @@ class _Loader:
 _DECLARATIONS = (tree.ZoneDecl, tree.SetDecl, tree.ServiceDecl, tree.ServiceGroup, tree.RulesDecl)
 
 
+@cache  # nothing else in a compile reads a folder of so many files
 def catalogue_names(folder: str) -> tuple[str, ...]:
     """The names of all that the catalogue has in a folder (`SERVICES`, `GROUPS`), sorted."""
     held = files("policylang").joinpath(f"catalogue/{folder}")

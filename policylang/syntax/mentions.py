@@ -17,8 +17,10 @@ def named_services(statements: Iterable[tree.Statement]) -> Iterator[str]:
     """The names that may be those of services, within blocks and groups of rules too."""
     for statement in _flat(statements):
         match statement:
-            case tree.RuleNode(what=what):
+            case tree.RuleNode(what=what) | tree.ExpectNode(what=what):
                 yield from _names(what)
+            case tree.SessionNode(kind=kind):
+                yield kind.text
             case tree.ServiceGroup(members=members):
                 yield from _names(members)
             case _ if isinstance(statement, tree.TreatmentNode):
@@ -35,8 +37,12 @@ def named_sets(statements: Iterable[tree.Statement]) -> Iterator[str]:
     """
     for statement in _flat(statements):
         match statement:
-            case tree.RuleNode():
+            case tree.RuleNode() | tree.ExpectNode():
                 yield from _sets_of_rule(statement)
+            case tree.SessionNode(place=place, conditions=conditions):
+                if place is not None:
+                    yield from _sets_of_place(place)
+                yield from _sets_of_conditions(conditions)
             case tree.TrafficBlock(place=place):
                 yield from _sets_of_place(place)
             case tree.SetDecl(elements=elements, exceptions=exceptions):
@@ -60,6 +66,18 @@ def named_sets(statements: Iterable[tree.Statement]) -> Iterator[str]:
                 pass
 
 
+def quoted_ends(statements: Iterable[tree.Statement]) -> Iterator[tree.Name]:
+    """The names in quotes at the ends of what is asked."""
+    for statement in _flat(statements):
+        if not isinstance(statement, tree.ExpectNode) or statement.place is None:
+            continue
+        for end in (statement.place.source, statement.place.destination):
+            for item in () if end is None else (*end.elements, *end.exceptions):
+                for name in (item.element, *item.zones):
+                    if isinstance(name, tree.Name) and name.quoted:
+                        yield name
+
+
 def _flat(statements: Iterable[tree.Statement]) -> Iterator[tree.Statement]:
     """All statements in reading order, those within blocks and groups of rules behind it."""
     stack = list(statements)
@@ -69,6 +87,8 @@ def _flat(statements: Iterable[tree.Statement]) -> Iterator[tree.Statement]:
         yield statement
         if isinstance(statement, (tree.TrafficBlock, tree.RulesDecl)):
             stack.extend(reversed(statement.statements))
+        elif isinstance(statement, tree.TestDecl):
+            stack.extend(reversed(statement.expectations))
 
 
 def _what(node: tree.TreatmentNode) -> tuple[tree.WhatElement, ...]:
@@ -102,7 +122,7 @@ def _sets_of_treatment(node: tree.TreatmentNode) -> Iterator[str]:
             yield from _sets_of_place(node.place)
 
 
-def _sets_of_rule(rule: tree.RuleNode) -> Iterator[str]:
+def _sets_of_rule(rule: tree.RuleNode | tree.ExpectNode) -> Iterator[str]:
     yield from _sets_of_what(rule.what)
     if rule.place is not None:
         yield from _sets_of_place(rule.place)

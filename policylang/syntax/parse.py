@@ -10,14 +10,14 @@ import gc
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from importlib.resources import files
 from itertools import accumulate
 from typing import Any
 
 from policylang.diagnostics import Report
-from policylang.source import SourceFile
+from policylang.source import SourceFile, Span
 from policylang.syntax import tree
 from policylang.syntax.mending import Mender
 from policylang.syntax.parameters import Parameters
@@ -34,7 +34,7 @@ from policylang.syntax.shapes import (
     spelled,
 )
 from policylang.syntax.statements import Statements
-from policylang.syntax.tokens import read_tokens
+from policylang.syntax.tokens import STATEMENTS, Token, read_tokens
 
 # Grammar rules that are a class of the tree under another name.
 ROLES: dict[str, type[tree.Node]] = {
@@ -58,6 +58,40 @@ def parse(file: SourceFile, report: Report, *, catalogue: bool = False) -> tree.
     with opened(file, report, Parameters(report)) as statements:
         found = tuple(statements.read(catalogue=catalogue))
         return tree.Document(found, statements.broken)
+
+
+def read_question(file: SourceFile, report: Report, parameters: Parameters) -> tree.TestDecl | None:
+    """A text that is worded like a rule without its verb, as a test that expects to be allowed.
+
+    Reports every error; None then.
+    """
+    with _collector_off():
+        tokens = read_tokens(file, report)
+        mender = Mender(file, _grammar().read, report)
+        if tokens[0].kind in STATEMENTS or len(tokens) == 1:
+            told = f", not with `{tokens[0].text}`" if len(tokens) > 1 else ""
+            mender.complain(
+                "syntax",
+                f"a question starts with what it is about{told}",
+                tokens[0],
+                help="for example `ssh from any to self`; the answer says what becomes of it",
+            )
+            return None
+        before = [Token(word, word, 0, 0) for word in ("expect", "allow")]
+        written = parameters.expanded(file, tokens[:-1], tokens[-1:])
+        reading = mender.statement([*before, *written])
+        if reading.template is None:
+            return None
+        node, *others = reading.template.fill(file, reading.tokens)
+        assert isinstance(node, tree.ExpectNode)
+        ends = reading.rest if reading.rest is not None else others[0].span if others else None
+        if ends is not None:
+            at = Span(file, ends.start, ends.end)
+            report.add("syntax", "the question is over before this", at, help="ask one at a time")
+            return None
+        span = Span(file, 0, len(file.text))
+        node = replace(node, span=span)
+        return tree.TestDecl(span, tree.Text(span, file.text), (node,))
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def out_of_order(tokens: Sequence[Token], at: int) -> tuple[int, str] | None:
     None where the token at `at` is in its place.
     """
     found = tokens[at].kind
-    if tokens[0].kind not in VERBS:
+    if tokens[0].kind not in VERBS and tokens[0].kind != "expect":
         return None
     words = [token.kind for token in tokens[:at]]
     options = [n for n, word in enumerate(words) if word in OPTIONS]
@@ -177,6 +177,8 @@ def slip(tokens: Sequence[Token], at: int, expected: frozenset[str]) -> str | No
             return f"say which address: `add source to {found.text}`"
         case "protect", _ if found.kind in (NAME, STRING, "any"):
             return f"did you mean `protect from {found.text}`?"
+        case "session", _:
+            return "for example `expect session ftp passive inbound from lan`"
         case "protect", "against":
             return "say first from where: `protect from ZONE against …`"
         case _:

@@ -16,6 +16,7 @@ from itertools import islice
 from policylang.diagnostics import Label
 from policylang.source import SourceFile
 from policylang.syntax import tree
+from policylang.syntax.expectation_nodes import Expectation
 from policylang.syntax.mending import Mender
 from policylang.syntax.parameters import Parameters
 from policylang.syntax.shapes import Template
@@ -39,12 +40,13 @@ from policylang.syntax.wording import close_word, quoted
 
 MOST_BLOCKS = 50  # one inside the other
 
-_BLOCKS = frozenset({"traffic", "rules"})
-_IN_BLOCKS = VERBS | {"use", "traffic", "expect"}
+_BLOCKS = frozenset({"traffic", "rules", "test"})
+_IN_RULES = VERBS | {"use", "traffic"}
+_IN_TESTS = frozenset({"expect"})
 _OUT_OF_BLOCK = "move it out of the block"
 _DECLARERS = frozenset({"zone", "set", "service", "rules", "host", "param"})
 
-_Inner = tree.RuleNode | tree.UseNode | tree.TrafficBlock
+_Inner = tree.RuleNode | tree.UseNode | tree.TrafficBlock | tree.ExpectNode | tree.SessionNode
 
 # After these on the same line a word that starts statements is a badly chosen name.
 _DEMANDING = (
@@ -68,6 +70,21 @@ class _Block:
     template: Template | None
     statements: list[_Inner] = field(default_factory=list)
     keeps_rules: bool = False  # of a block without a template
+
+    @property
+    def is_test(self) -> bool:
+        return bool(self.head) and self.head[0].kind == "test"
+
+
+def _filled(node: tree.Statement, inner: list[_Inner]) -> tree.Statement:
+    """The node of a block, with what stands in it."""
+    if isinstance(node, tree.TestDecl):
+        return replace(
+            node, expectations=tuple(one for one in inner if isinstance(one, Expectation))
+        )
+    assert isinstance(node, (tree.TrafficBlock, tree.RulesDecl))
+    rules = tuple(one for one in inner if not isinstance(one, Expectation))
+    return replace(node, statements=rules)
 
 
 class Statements:
@@ -128,7 +145,7 @@ class Statements:
         if at == 0:
             return True
         before = self._tokens[at - 1]
-        if before.kind == "default" and kind in VERBS:
+        if kind in VERBS and (before.kind == "default" or self._is_expected(at)):
             return False
         if kind == "set" and self._tokens[at + 1].kind in (NUMBER, MASKED):
             return self._mender.starts_line(self._tokens[at])  # `mark … set 0x10`
@@ -139,6 +156,12 @@ class Statements:
         if before.kind == "=" and kind in _BLOCKS:
             return True  # `set NAME =` is whole
         return before.kind not in _DEMANDING or self._mender.starts_line(self._tokens[at])
+
+    def _is_expected(self, at: int) -> bool:
+        """Whether the verb at `at` is what a test expects."""
+        if self._tokens[at - 1].kind == "some":
+            at -= 1
+        return at > 0 and self._tokens[at - 1].kind == "expect"
 
     def _is_mark_condition(self, at: int) -> bool:
         """Whether `mark` is a condition; the statement says `as` before the next one starts."""
@@ -208,8 +231,7 @@ class Statements:
 
     def _statement(self, catalogue: bool) -> None:
         first = self._tokens[self._at]
-        if first.kind not in _IN_BLOCKS:
-            self._leave_blocks(first)
+        self._leave_blocks(first)
         if first.kind in LATER_STATEMENTS or first.kind == "on":
             self._later_statement(first)
             return
@@ -283,14 +305,18 @@ class Statements:
         if block.template is None:
             return
         for node in block.template.fill(self._file, [*block.head[:-1], brace]):
-            assert isinstance(node, (tree.TrafficBlock, tree.RulesDecl))
-            self._add(replace(node, statements=tuple(block.statements)))
+            self._add(_filled(node, block.statements))
 
     def _leave_blocks(self, first: Token) -> None:
-        """Tell of a statement that cannot stand in the block that is open."""
+        """Tell of a statement that cannot stand in the block that is open, or only in one."""
         while self._blocks and self._blocks[-1].template is not None:
-            opened_by = self._blocks[-1].opened_by
+            opened_by, is_test = self._blocks[-1].opened_by, self._blocks[-1].is_test
+            if first.kind in (_IN_TESTS if is_test else _IN_RULES):
+                return
             if self._is_closed(opened_by):
+                if is_test or first.kind in _IN_TESTS:
+                    self._misplaced_beside_tests(first, opened_by)
+                    return
                 is_treatment = first.kind in TREATMENTS
                 self._mender.complain(
                     "misplaced",
@@ -301,6 +327,32 @@ class Statements:
                 )
                 return
             self._end_unclosed(opened_by, first)
+        if first.kind in _IN_TESTS and not self._blocks:
+            self._misplaced_beside_tests(first, None)
+
+    def _misplaced_beside_tests(self, first: Token, opened_by: Token | None) -> None:
+        """Tell of what stands in a test and is not expected, or is expected outside of one."""
+        labels = []
+        if opened_by is not None:
+            labels.append(Label(self._mender.span(opened_by), "the block that is open here"))
+        if first.kind in _IN_TESTS:
+            self._mender.complain(
+                "misplaced",
+                "`expect` stands in a test alone",
+                first,
+                help='`test "what is proved" { expect … }`',
+                labels=labels,
+            )
+            return
+        self._mender.complain(
+            "misplaced",
+            f"{quoted(first.text)} cannot stand in a test",
+            first,
+            help=f"what is to be proved starts with `expect`: `expect {first.text} …`"
+            if first.kind in VERBS
+            else _OUT_OF_BLOCK,
+            labels=labels,
+        )
 
     def _end_unclosed(self, opened_by: Token, first: Token | None) -> None:
         """Tell of a block that is never closed, and read on as if it ended before `first`."""
@@ -333,7 +385,8 @@ class Statements:
             if isinstance(node, _Inner):
                 for block in reversed(self._blocks):
                     if block.template is not None:
-                        block.statements.append(node)
+                        if block.is_test == isinstance(node, Expectation):
+                            block.statements.append(node)
                         break
                     if not block.keeps_rules:
                         break  # its place is not known
@@ -379,7 +432,9 @@ class Statements:
                 return False
             head = self._tokens[self._at + 1 : brace + 1]
             return self._mender.can_read([meant, *head, meant._replace(kind="}")])
+        written, self._tokens[self._at] = self._tokens[self._at], meant
         end, _ = self._end(self._at)
+        self._tokens[self._at] = written
         return self._mender.can_read([meant, *self._tokens[self._at + 1 : end]])
 
     def _later_statement(self, first: Token) -> None:
@@ -397,7 +452,7 @@ class Statements:
             self._open(_Block(first, [], None, keeps_rules=True))
             self._at = brace + 1
             self._is_skipping = False
-        elif first.kind in ("test", "host"):
+        elif first.kind == "host":
             self._at = self._behind(brace)
 
     def _behind(self, brace: int) -> int:

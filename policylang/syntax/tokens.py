@@ -46,10 +46,10 @@ STATEMENTS = (
     | TREATMENTS
     | {
         *("include", "zone", "set", "service", "traffic", "rules", "use", "default", "settings"),
-        *("protect", "native", "param", "helper"),
+        *("protect", "native", "param", "helper", "test", "expect"),
     }
 )
-LATER_STATEMENTS = frozenset({"host", "test", "expect"})
+LATER_STATEMENTS = frozenset({"host"})
 CONDITIONS = frozenset(
     {
         *("limit", "max", "over", "user", "group", "cgroup", "mac", "source", "during", "until"),
@@ -85,7 +85,7 @@ UNRESERVED = frozenset(
         *("answers", "assign", "match", "family", "modules", "nat", "faults"),
         *("timeout", "column", "connections", "per", "destination", "for", "established", "ipsec"),
         *("against", "keep", "cut", "utc", "local", "at", "as", "by", "on", "mss", "random"),
-        *("persistent", "hairpin", "bypass", "refresh"),
+        *("persistent", "hairpin", "bypass", "refresh", "some", "session"),
     }
 )
 

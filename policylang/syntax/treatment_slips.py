@@ -34,6 +34,8 @@ _FORMS = {
     "untracked": "untracked dns inbound",
     "offload": "offload from lan to wan",
     "queue": "queue http from wan to dmz to 3",
+    "expect": "expect allow ssh inbound from lan",
+    "test": 'test "ssh is open" { expect allow ssh inbound }',
 }
 # Words that no statement starts with, and what says the same here.
 _STARTS = {
@@ -83,7 +85,7 @@ def treatment_slip(tokens: Sequence[Token], at: int, expected: frozenset[str]) -
     `expected` are the terminals that might stand there; None where it is no such mistake.
     """
     first, found, before = tokens[0].kind, tokens[at], tokens[at - 1]
-    if at == 0 or first not in VERBS | TREATMENTS:
+    if at == 0 or first not in VERBS | TREATMENTS | {"expect"}:
         return None
     if at == 2 and before.text in _BY_INTERFACE and "from" in expected:
         return _WITH_ZONES
@@ -93,7 +95,7 @@ def treatment_slip(tokens: Sequence[Token], at: int, expected: frozenset[str]) -
         return f"ports stand right behind the protocol: `{before.text} 80`"
     if found.kind in ("ipv4", "ipv6") and "ALL" in expected:
         return f"a family stands behind both ends: `from lan to wan {found.text}`"
-    if first in VERBS:
+    if first in VERBS or first == "expect":
         return _in_a_rule(tokens, at)
     following = tokens[at + 1] if at + 1 < len(tokens) else found
     if at == 1 and found.kind == "port" and "ALL" in expected:

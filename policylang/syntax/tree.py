@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from policylang.source import SourceFile
 from policylang.syntax.clauses import (
     AddOption as AddOption,
 )
@@ -96,6 +97,15 @@ from policylang.syntax.clauses import (
 )
 from policylang.syntax.clauses import (
     UntilCondition as UntilCondition,
+)
+from policylang.syntax.expectation_nodes import (
+    ExpectNode as ExpectNode,
+)
+from policylang.syntax.expectation_nodes import (
+    SessionNode as SessionNode,
+)
+from policylang.syntax.expectation_nodes import (
+    TestDecl as TestDecl,
 )
 from policylang.syntax.helper_nodes import (
     AssignItem as AssignItem,
@@ -445,6 +455,9 @@ Statement = (
     | TreatmentNode
     | ParamDecl
     | HelperDecl
+    | TestDecl
+    | ExpectNode
+    | SessionNode
 )
 
 
@@ -463,14 +476,15 @@ class Document:
 class Loaded:
     """A policy and all that it includes or names, read and parsed.
 
-    `statements` are in reading order, without `include`. `lists` is keyed by the name of the
-    file that says `file "PATH"` and by what it says; one that could not be read is missing (and was
-    reported). `services` are those of the catalogue that the policy names, directly or by a
-    group, and does not declare; `known_services` are the names of all there are. `helpers`
-    are the catalogue's, empty where nothing needs one. `broken` are the names of statements
-    that could not be read, in all files. `sets` and `known_sets` are the catalogue's groups of
-    addresses, as `services` and `known_services` are its services. `locked` is what the lock file
-    holds, None where no set asks for it or where it is damaged, which was reported.
+    `statements` are in reading order, without `include`. `lists` is keyed by the name of the file
+    that says `file "PATH"` and by what it says; one that could not be read is missing. `services`
+    are those of the catalogue that the policy names, directly or by a group, and does not declare;
+    `known_services` are the names of all. `helpers` are the catalogue's, where something needs one.
+    `interfaces` are names that stand for one each, where no policy declares zones. `broken` are the
+    names of statements that could not be read, in all files. `sets` and `known_sets` are the
+    catalogue's groups of addresses, as `services` and `known_services` are its services. `locked`
+    is what the lock file holds, None where no set asks for it or where it is damaged, which was
+    reported. `files` are those of the policy itself, in reading order.
     """
 
     statements: tuple[Statement, ...]
@@ -482,3 +496,5 @@ class Loaded:
     sets: dict[str, SetDecl] = field(default_factory=dict)
     known_sets: tuple[str, ...] = ()
     locked: LockedAddresses | None = None
+    interfaces: tuple[Name, ...] = ()
+    files: tuple[SourceFile, ...] = ()

@@ -10,6 +10,8 @@ from policylang.syntax.tokens import STATEMENTS, Token
 # The words that a terminal of the grammar stands for.
 _TERMINALS: dict[str, tuple[str, ...]] = {
     "VERB": ("allow", "deny", "reject"),
+    "EXPECTED_VERB": ("allow", "deny", "drop", "reject"),
+    "SOME": ("some",),
     "PORTS_PROTOCOL": ("tcp", "udp", "sctp", "dccp"),
     "ICMP_PROTOCOL": ("icmp", "icmpv6"),
     "DIRECTION": ("inbound", "outbound", "forward"),
@@ -100,6 +102,7 @@ _ELEMENTS = {
     **dict.fromkeys(("as", "at"), "an address or a set"),
     "on": "a zone",
     "param": "a value",
+    "session": "a kind of session",
 }
 _ELEMENT_TERMINALS = frozenset(
     {

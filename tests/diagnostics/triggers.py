@@ -7,15 +7,21 @@ import errno
 import json
 import os
 import socket
+import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from policylang.analysis import agreement, diagram, questions
+from policylang.analysis.lints import redundant
+from policylang.analysis.proofs import Shown, prove_tests
 from policylang.apply import (
     boot_units,
     conntrack,
@@ -31,6 +37,7 @@ from policylang.apply import (
     panic,
     probing,
     programs,
+    proved,
     proxy_routes,
     published,
     refreshing,
@@ -41,20 +48,24 @@ from policylang.apply import (
 from policylang.apply.conntrack import FlowTuple
 from policylang.apply.flows import Flow
 from policylang.apply.guard import Site, Written
+from policylang.apply.listing import Listing
 from policylang.apply.loaded import Chain, Loaded
 from policylang.apply.programs import Finished
 from policylang.apply.record import Record, State
 from policylang.apply.routing import Routing
+from policylang.apply.transaction import Rehearsal
 from policylang.apply.xtables_engine import XtablesEngine
 from policylang.backends.base import Artifact
-from policylang.cli import changing, output, sets
-from policylang.cli.arguments import REFUSED
+from policylang.cli import changing, linting, output, sets, subjects, testing, tracing, whence
+from policylang.cli.options import REFUSED
 from policylang.cli.teller import Teller
 from policylang.diagnostics import Report
 from policylang.ir.ruleset import NO_NEEDS, Needs, ProxyRoute
+from policylang.lower.stateful import lower
+from policylang.model.expectations import SessionExpectation
 from policylang.packets.fields import AddressType
 from policylang.packets.values import Ranges, parse_one_address
-from policylang.pipeline import Text, compile_policy, lists_of, ruleset_of
+from policylang.pipeline import Text, compile_policy, lists_of, lowered, policy_of, ruleset_of
 from policylang.syntax.locks import Locked
 from tests.apply.fake_engine import FakeEngine, KilledError, in_place
 
@@ -439,6 +450,30 @@ def not_yet_confirmed(report: Report, folder: Path, patch: pytest.MonkeyPatch) -
     assert guard.carry_out(plan, where, BY, report) is None
 
 
+def proof(report: Report, listing: str) -> None:
+    """Prove the policy, of which the kernel lists that in its rehearsal."""
+    meant = lowered(Text(POLICY, "web.policy", Path()), Report())
+    assert meant is not None
+    rehearsal = Rehearsal(Loaded(), Listing("nft", json=listing))
+    proved.is_proved(meant, rehearsal, FakeEngine(), report)
+
+
+def not_as_meant(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    proof(report, '{"nftables": []}')
+
+
+def not_proved(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    proof(report, '{"nftables": [')
+
+
+def unproved(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def too_large(*_: object) -> NoReturn:
+        raise diagram.TooLargeError
+
+    patch.setattr(agreement.Ground, "followed", too_large)
+    proof(report, '{"nftables": []}')
+
+
 def nothing_to_confirm(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
     assert guard.confirm(site(patch, folder)[1], report) is None
 
@@ -482,9 +517,113 @@ def nothing_confirmed(report: Report, folder: Path, patch: pytest.MonkeyPatch) -
     assert boot_units.install(folder, report, program=["policylang"])
 
 
+# --- what tests of policies prove ---------------------------------------------------------------
+
+
+def tested(report: Report, text: str, **options: object) -> int:
+    """Prove the tests of a policy, with what is told of them put into the report."""
+    chosen = Namespace(
+        **{
+            "name": None,
+            "parameters": {},
+            "format": "text",
+            "color": "never",
+            "kernel": False,
+            **options,
+        }
+    )
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        return testing.run(chosen, [("web.policy", Text(text, "web.policy", Path()))], report)
+
+
+def expectation_failed(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    text = """\
+set admins = 192.0.2.0/24
+allow ssh inbound from admins
+allow ping inbound during 08:00-18:00
+dnat tcp 2222 from any to 10.0.2.11 port 22
+test "who gets in" {
+  expect deny ssh inbound
+  expect allow ping inbound
+  expect deny ssh from any to 10.0.2.11
+  expect some reject http inbound
+  expect reject http inbound with tcp-reset, admin-prohibited
+  expect allow http from self to self
+}
+"""
+    own = Report()
+    policy = policy_of(Text(text, "web.policy", folder), own)
+    assert policy is not None
+    for result in prove_tests(policy, lower(policy, own), policy.tests, no_sessions, own):
+        for one in result.shown:
+            assert one.failure is not None
+            told = one.failure
+            report.add(told.code, told.message, told.span, help=told.help, labels=told.labels)
+
+
+def no_sessions(expectation: SessionExpectation) -> Shown:
+    raise AssertionError("no session is expected")
+
+
+def no_such_test(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    text = 'allow ssh inbound test "ssh is open" { expect allow ssh inbound }'
+    assert tested(report, text, name="*ftp*") == REFUSED
+
+
+def too_large(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(diagram, "MOST_NODES", 3000)
+    patch.setattr(questions, "Space", lambda: diagram.Space(3000))
+    text = 'allow ssh inbound test "ssh is open" { expect allow ssh inbound }'
+    assert tested(report, text) == REFUSED
+
+
+def lint_limit(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(redundant, "MOST_STATEMENTS", 1)
+    policy = folder / "web.policy"
+    policy.write_text("untracked dns inbound\nuntracked ntp inbound\n")
+    linting.lint("web.policy", policy, {}, report)
+
+
+def bad_trace(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    tracing.words_of(["packet", "tcp", "22", "inbound", "flags", "syn,fun"], report)
+
+
+def unreadable_rules(report: Report, folder: Path, _patch: pytest.MonkeyPatch) -> None:
+    """What `nft -j list ruleset` wrote, cut off."""
+    (folder / "rules.json").write_text('{"nftables": [\n{"table": {"family": "inet", "na')
+    with chdir(folder):
+        subjects.subject_of("rules.json", report, parameters={})
+
+
+def no_such_revision(report: Report, folder: Path, _patch: pytest.MonkeyPatch) -> None:
+    """A revision that git does not know."""
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    with chdir(folder):
+        subjects.subject_of("v2:web.policy", report, parameters={})
+
+
+def git_failed(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Git is not installed."""
+    patch.setenv("PATH", str(folder))
+    with chdir(folder):
+        subjects.subject_of("v2:web.policy", report, parameters={})
+
+
+def nothing_asked(report: Report, _folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """`policylang why` without a word."""
+    whence.asked_of(["  "], report)
+
+
 TRIGGERS: dict[str, Trigger] = {
     trigger.__name__.replace("_", "-"): trigger
     for trigger in (
+        unreadable_rules,
+        no_such_revision,
+        git_failed,
+        nothing_asked,
+        not_as_meant,
+        not_proved,
+        unproved,
         refused_by_kernel,
         loading_failed,
         left_behind,
@@ -527,5 +666,10 @@ TRIGGERS: dict[str, Trigger] = {
         recovered,
         not_confirmed,
         swept,
+        expectation_failed,
+        no_such_test,
+        too_large,
+        bad_trace,
+        lint_limit,
     )
 }

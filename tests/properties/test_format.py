@@ -125,7 +125,7 @@ def test_each_statement_of_the_language_gets_a_line() -> None:
     """Every word that begins a statement does so in the pair of all statements."""
     after = (PAIRS / "all-statements.after.policy").read_text(encoding="utf-8")
     words = {line.partition(" ")[0] for line in after.splitlines()}
-    assert words | {"zone", "traffic", "rules", "helper"} >= STATEMENTS
+    assert words | {"zone", "traffic", "rules", "helper", "expect"} >= STATEMENTS
     (helper,) = (e for e in entries(HELPER) if isinstance(e, Statement))
     assert helper.block is not None and len(helper.block.entries) == 7
 

@@ -158,6 +158,20 @@ def rule(
     return tree.RuleNode(S, verb, what, at, tuple(answers), tuple(conditions), tuple(options))
 
 
+def expected(
+    *what: tree.WhatElement,
+    verb: str = "allow",
+    some: str | None = None,
+    answers: Sequence[tree.Name] = (),
+    conditions: Sequence[tree.Condition] = (),
+    options: Sequence[tree.Option] = (),
+) -> tree.ExpectNode:
+    """What `expect [some] VERB WHAT inbound …` is read as."""
+    return tree.ExpectNode(
+        S, some, verb, what, INBOUND, tuple(answers), tuple(conditions), tuple(options)
+    )
+
+
 def where(*conditions: tree.Condition, verb: str = "allow") -> tree.RuleNode:
     """What `allow ssh inbound CONDITIONS` is read as."""
     return rule(n("ssh"), verb=verb, conditions=conditions)
@@ -199,6 +213,41 @@ FORMS: dict[str, Sequence[tree.Statement]] = {
     "": [],
     "# nothing but a comment": [],
     'include "site/*.policy" # as if it stood here': [tree.Include(S, t("site/*.policy"))],
+    # tests
+    'test "x" { }': [tree.TestDecl(S, t("x"), ())],
+    'test "x" { expect allow ssh inbound expect some drop ssh inbound }': [
+        tree.TestDecl(
+            S,
+            t("x"),
+            (expected(n("ssh")), expected(n("ssh"), verb="drop", some="some")),
+        )
+    ],
+    'test "x" { expect\nreject ssh inbound with tcp-reset ipv4 log expect deny all inbound }': [
+        tree.TestDecl(
+            S,
+            t("x"),
+            (
+                expected(
+                    n("ssh"),
+                    verb="reject",
+                    answers=(n("tcp-reset"),),
+                    conditions=(tree.FamilyCondition(S, "ipv4"),),
+                    options=(tree.LogOption(S, None, None, None, None),),
+                ),
+                expected(tree.Keyword(S, "all"), verb="deny"),
+            ),
+        )
+    ],
+    'test "x" { expect session ftp passive inbound expect some session tftp inbound }': [
+        tree.TestDecl(
+            S,
+            t("x"),
+            (
+                tree.SessionNode(S, None, n("ftp"), n("passive"), INBOUND, (), ()),
+                tree.SessionNode(S, "some", n("tftp"), None, INBOUND, (), ()),
+            ),
+        )
+    ],
     # zones
     'zone lan { interface eth1, "wlan*"  network 192.0.2.0/24, fd00:1::/64, offices }': [
         tree.ZoneDecl(
@@ -1243,6 +1292,22 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("reserved-word", "netmap"),
     ],
     "traffic inbound { dnat http from a to b allow ssh }": [("misplaced", "dnat")],
+    # tests
+    'test "x" { allow ssh inbound expect deny ssh inbound }': [("misplaced", "allow")],
+    'test "x" { traffic inbound { allow ssh } }': [("misplaced", "traffic")],
+    'test "x" { zone a { } expect deny ssh inbound }': [("misplaced", "zone")],
+    "expect allow ssh inbound": [("misplaced", "expect")],
+    "traffic inbound { expect allow ssh allow http }": [("misplaced", "expect")],
+    'test "x" { expect allow ssh inbound\nallow http inbound': [("unclosed-block", "{")],
+    "test x { expect allow ssh inbound }": [("syntax", "x")],
+    'test "x" { expect alow ssh inbound\nexpct deny http inbound }': [
+        ("syntax", "alow"),
+        ("syntax", "expct"),
+    ],
+    'test "x" { expect session inbound expect ssh inbound }': [
+        ("syntax", "inbound"),
+        ("syntax", "ssh"),
+    ],
     "netmap 192.0.2.0/24 to 10.0.0.0/24 on wan\non web { allow ssh inbound }": [("not-yet", "on")],
     # all of them in one run
     "alow ssh inbound\nset = 5\nallow ssh inbound\nzone a { foo }\nallow x inbound frm y": [
@@ -1268,7 +1333,6 @@ def test_each_mistake_is_told_where_it_is(text: str) -> None:
 LATER: dict[str, list[str]] = {
     "host gw { address 192.0.2.1 gateway zone wan { interface eth0 } }": ["host"],
     "on web1, web2 { allow http inbound }": ["on"],
-    'test "x" { expect allow ftp inbound from wan expect some deny ssh inbound }': ["test"],
 }
 
 
@@ -1283,6 +1347,22 @@ WORDED = {
     "allow ssh inbound from": ("expected a zone, a set or an address after `from`", None),
     "allow inbound": ("expected a service, ports or `all` after `allow`", None),
     "allow tcp inbound": ("expected a port, a range or a set of ports after `tcp`", None),
+    'test "x" { expect ssh inbound }': (
+        "expected `allow`, `deny`, `drop`, `reject`, `some` or `session` after `expect`",
+        "for example `expect allow ssh inbound from lan`",
+    ),
+    'test "x" { expect accept ssh inbound }': (
+        "expected `allow`, `deny`, `drop`, `reject`, `some` or `session` after `expect`",
+        "did you mean `allow`?",
+    ),
+    'test "x" { expect session inbound }': (
+        "expected a kind of session after `session`",
+        "for example `expect session ftp passive inbound from lan`",
+    ),
+    "expect allow ssh inbound": (
+        "`expect` stands in a test alone",
+        '`test "what is proved" { expect … }`',
+    ),
     "allow icmp inbound": ("expected an ICMP type after `icmp`", None),
     "allow ssh inbound from lan in": ("expected a zone after `in`", None),
     "alow ssh inbound": ("no statement starts with `alow`", "did you mean `allow`?"),
