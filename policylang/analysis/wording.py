@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from policylang.ir.stages import Path
 from policylang.packets.cube import Cube
 from policylang.packets.fields import (
     ADDRESS_FIELDS,
@@ -31,6 +32,7 @@ from policylang.packets.values import (
     Ranges,
     format_address,
     name_pattern,
+    name_range,
     prefixes,
 )
 
@@ -98,16 +100,24 @@ class ZoneName:
 class Names:
     """What a policy calls things: its zones, sets of addresses or ports, services by protocol.
 
-    `services` are by protocol and ports; `tests` the names of what address tests ask.
+    `services` are by protocol and ports; `tests` the names of what address tests ask, `parts` are
+    the addresses of one family in sets of both.
     """
 
     zones: tuple[ZoneName, ...] = ()
     sets: Mapping[Ranges, str] = field(default_factory=dict)
     services: Mapping[tuple[int, Ranges], str] = field(default_factory=dict)
     tests: tuple[str, ...] = ()
+    parts: Mapping[Ranges, str] = field(default_factory=dict)
+
+    def of(self, values: Ranges) -> str | None:
+        """The name of a set that is these values, or has them of one family."""
+        return self.sets.get(values) or self.parts.get(values)
 
 
 NO_NAMES = Names()
+_ANY_BUT = "any but "
+_GROUPS = (AddressType.BROADCAST, AddressType.MULTICAST)
 
 
 def words_of(
@@ -127,11 +137,33 @@ def words_of(
     return " ".join(parts) + (f" ({rest})" if rest else "")
 
 
+def way_words(cube: Cube, path: Path, names: Names = NO_NAMES) -> str:
+    """The packets of a cube that take a path: `tcp 22 from 192.0.2.0/24 to self`.
+
+    Both ends are told. What is not addressed to this host alone says so.
+    """
+    terms = {f: _without_loopback(f, values) for f, values in cube}
+    if path is Path.INPUT:
+        terms.setdefault(Field.DADDR_TYPE, Ranges.of(AddressType.LOCAL))
+    said = Cube.of(terms)
+    source = _end(said, Field.IIF, Field.SADDR, Field.SADDR_TYPE, names)
+    goal = _end(said, Field.OIF, Field.DADDR, Field.DADDR_TYPE, names)
+    if path is Path.OUTPUT:
+        source = f"self ({source})" if source else "self"
+    rest = ", ".join(_rest(said, names))
+    words = f"{_what(said, names)} from {source or 'any'} to {goal or 'any'}"
+    return f"{words} ({rest})" if rest else words
+
+
+def _without_loopback(f: Field, values: Ranges) -> Ranges:
+    """Values in which the names of no other machine's interfaces stand with most of the names."""
+    if f not in (Field.IIF, Field.OIF) or 2 * values.count < UNIVERSE[f].count:
+        return values
+    return values | Ranges.of(0) | Ranges((name_range("lo"),))
+
+
 def _what(cube: Cube, names: Names) -> str:
-    family = cube[Field.FAMILY].single
-    about_family = {4: "IPv4 ", 6: "IPv6 "}.get(family, "") if family is not None else ""
-    if any(f in cube for f in (*ADDRESS_FIELDS, Field.ICMP_TYPE, Field.ICMPV6_TYPE)):
-        about_family = ""  # which tell it
+    about_family = _family(cube, names)
     if Field.L4PROTO not in cube:
         return f"{about_family}all traffic" if not about_family else f"all {about_family}traffic"
     protocols = cube[Field.L4PROTO]
@@ -147,6 +179,31 @@ def _what(cube: Cube, names: Names) -> str:
         text = f"{about_family}{name} {ranges_in_words(Field.DPORT, ports, names)}"
         return f"{text} ({known})" if known else text
     return f"{about_family}{name}"
+
+
+def _family(cube: Cube, names: Names) -> str:
+    """The family of a cube's packets in words, where nothing else that is told of them tells it."""
+    if Field.ICMP_TYPE in cube or Field.ICMPV6_TYPE in cube:
+        return ""
+    for family, every in FAMILY_ADDRESSES.items():
+        of_one = [f for f in ADDRESS_FIELDS if f in cube and every.covers(cube[f])]
+        if cube[Field.FAMILY].single == family or of_one:
+            is_told = any(_tells_family(cube, f, names) for f in of_one)
+            return "" if is_told else f"IPv{family} "
+    return ""
+
+
+def _tells_family(cube: Cube, address: Field, names: Names) -> bool:
+    """Whether the words for addresses of one family are about that family alone."""
+    interface = {Field.SADDR: Field.IIF, Field.DADDR: Field.OIF}.get(address)
+    if interface is not None:
+        is_said = interface in cube
+        zone = _zone(cube[interface] if is_said else None, cube[address], names)
+        if zone is not None and zone[1]:
+            return cube[address] == zone[0].networks
+    if cube[address] in names.parts:
+        return False
+    return not ranges_in_words(address, cube[address], names).startswith(_ANY_BUT)
 
 
 def _numbers(values: Ranges) -> tuple[int, ...]:
@@ -173,12 +230,15 @@ def _end(cube: Cube, interface: Field, address: Field, kind: Field, names: Names
     says_interface, says_address = interface in cube, address in cube
     texts: list[str] = []
     zone = _zone(interfaces if says_interface else None, addresses if says_address else None, names)
-    if zone is not None:
-        name, is_whole = zone
+    several = "" if zone or says_address or not says_interface else _zones(interfaces, names)
+    if several:
+        texts.append(several)
+    elif zone is not None:
+        of, is_whole = zone
         if says_address and not is_whole:
-            texts.append(f"{ranges_in_words(address, addresses, names)} in {name}")
+            texts.append(f"{ranges_in_words(address, addresses, names)} in {of.name}")
         else:
-            texts.append(name)
+            texts.append(of.name)
     else:
         if says_address:
             texts.append(ranges_in_words(address, addresses, names))
@@ -205,42 +265,97 @@ def _kinds(kinds: Ranges, *, has_more: bool) -> str:
     return f"(not {text})" if has_more else f"any but {text} addresses"
 
 
+def _zones(interfaces: Ranges, names: Names) -> str:
+    """The zones that have all of some interfaces together, and say no more than that."""
+    held = [
+        zone
+        for zone in names.zones
+        if zone.networks is None and zone.interfaces and interfaces.covers(zone.interfaces)
+    ]
+    together = Ranges.merged(pair for zone in held for pair in zone.interfaces or ())
+    return ", ".join(zone.name for zone in held) if together == interfaces else ""
+
+
 def _zone(
     interfaces: Ranges | None, addresses: Ranges | None, names: Names
-) -> tuple[str, bool] | None:
+) -> tuple[ZoneName, bool] | None:
     """The zone that an end is in, and whether it is the whole of it."""
     for zone in names.zones:
         if zone.interfaces != interfaces:
             continue
         networks = zone.networks
         if networks is None:
-            return zone.name, addresses is None
+            return zone, addresses is None
         if addresses is None:
             continue
         families = (FAMILY_ADDRESSES[4], FAMILY_ADDRESSES[6])
         of_family = [networks & family for family in families]
         if addresses == networks or addresses in of_family:
-            return zone.name, True
+            return zone, True
         if networks.covers(addresses):
-            return zone.name, False
+            return zone, False
     return None
+
+
+# What programs call fields, where people read them in a phrase.
+FIELD_NAMES = {
+    Field.IIF: "in_interface",
+    Field.OIF: "out_interface",
+    Field.FAMILY: "family",
+    Field.SADDR: "source",
+    Field.DADDR: "destination",
+    Field.DADDR_TYPE: "destination_type",
+    Field.L4PROTO: "protocol",
+    Field.SPORT: "source_port",
+    Field.DPORT: "port",
+    Field.SMAC: "mac",
+}
+
+
+def cube_values(cube: Cube) -> dict[str, list[str]]:
+    """The terms of a cube for programs: ranges by the field's name, as the language writes them."""
+    return {
+        FIELD_NAMES.get(f, f.name.lower()): [_value(f, pair) for pair in values]
+        for f, values in cube
+    }
+
+
+def _value(f: Field, pair: Range) -> str:
+    low, high = pair
+    if low == high and f is Field.L4PROTO:
+        return PROTOCOLS.get(low, str(low))
+    if low == high and f is Field.DADDR_TYPE and low in set(AddressType):
+        return AddressType(low).name.lower()
+    return range_in_words(f, pair)
 
 
 def ranges_in_words(f: Field, values: Ranges, names: Names = NO_NAMES) -> str:
     """The values of a field: a set's name where they are exactly that, else ranges."""
-    if values in names.sets:
-        return names.sets[values]
-    universe = UNIVERSE[f]
-    if f in ADDRESS_FIELDS:
-        for family in FAMILY_ADDRESSES.values():
-            if values and family.covers(values):
-                universe = family
+    universe = _universe(f, values)
     others = universe - values
-    if others and len(others) < len(values) + (others in names.sets):
-        return f"any but {ranges_in_words(f, others, names)}"
+    if name := names.of(values):
+        return name
+    # What is not of one family in a set may be so of the other.
+    if name := names.sets.get(others) if universe == UNIVERSE[f] else names.of(others):
+        return f"{_ANY_BUT}{name}"
+    if others and len(others) < len(values):
+        return f"{_ANY_BUT}{_listed(f, others)}"
+    return _listed(f, values)
+
+
+def _listed(f: Field, values: Ranges) -> str:
     texts = [range_in_words(f, pair) for pair in values.pairs[:SHOWN]]
     more = len(values) - SHOWN
     return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
+
+
+def _universe(f: Field, values: Ranges) -> Ranges:
+    """All values of a field, of addresses those of the family that some are of."""
+    if f in ADDRESS_FIELDS and values:
+        for family in FAMILY_ADDRESSES.values():
+            if family.covers(values):
+                return family
+    return UNIVERSE[f]
 
 
 def range_in_words(f: Field, pair: Range) -> str:
@@ -332,12 +447,23 @@ def packet_words(packet: Mapping[Field, int], names: Names = NO_NAMES) -> str:
         flags = [name for bit, name in FLAGS if packet[Field.TCP_FLAGS] & bit]
         parts.append("/".join(flags) or "without flags")
     parts.append(f"{_place(packet, Field.SADDR, Field.SPORT)}")
+    if packet.get(Field.SADDR_TYPE) == AddressType.LOCAL and not packet.get(Field.IIF):
+        parts.append("(self)")
     parts.append(f"to {_place(packet, Field.DADDR, Field.DPORT)}")
+    if packet.get(Field.DADDR_TYPE) == AddressType.LOCAL:
+        parts.append("(self)")
+    elif packet.get(Field.DADDR_TYPE) in _GROUPS:
+        parts.append(f"({AddressType(packet[Field.DADDR_TYPE]).name.lower()})")
     text = " ".join(parts)
     for f, how in ((Field.IIF, "in by"), (Field.OIF, "out by")):
         if packet.get(f):
             text += f", {how} {range_in_words(f, (packet[f], packet[f]))}"
             text += _of_zone(packet, f, names)
+    for f in (*SADDR_TESTS, *DADDR_TESTS):
+        if packet.get(f) == 1:
+            text += f", {_test(f, Ranges.of(1), names)}"
+    if packet.get(Field.IPSEC) == 1:
+        text += ", out of IPsec"
     if Field.CT_STATE in packet:
         text += f", {State(packet[Field.CT_STATE]).name.lower()}"
     return text

@@ -5,40 +5,43 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from policylang import __version__
 from policylang.backends import TARGETS
-from policylang.cli import descriptions
+from policylang.cli import answers, descriptions
+from policylang.cli.options import (
+    Parser,
+    add_file,
+    add_flavour,
+    add_json,
+    add_look,
+    add_parameters,
+    add_pattern,
+    add_place,
+    add_yes,
+)
 from policylang.cli.visible import visible
 
-DONE, REFUSED, LOOK, INTERNAL = 0, 1, 2, 3  # exit statuses; LOOK: look at the command line
-CHANGES = 2  # of `plan --detailed-exitcode` and `drift`, as others' tools have it
-
 DEFAULT_REFRESH_S = 300  # of `boot_units` too, which is slow to import
+
 MOST_CONFIRM_S = 3600  # who has not come back after an hour is shut out
-
-FORMATTER = argparse.RawDescriptionHelpFormatter
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argparse parser that takes whole option names alone, and errors in our look."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=FORMATTER, allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(LOOK, f"{self.prog}: {message}\n{self.format_usage()}")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command and its options; raises SystemExit once help, version or an error is told."""
     parser = _parser()
-    chosen = parser.parse_args(arguments)
+    chosen, others = parser.parse_known_args(arguments)
+    # What stands behind an option belongs to the words before it; argparse gives it up.
+    words = {"query": "questions", "test": "files"}.get(chosen.command)
+    if words is not None and not any(other.startswith("-") for other in others):
+        getattr(chosen, words).extend(others)
+    elif others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     # Errors that concern two options at once are told with the command's own usage.
     if chosen.command == "compile" and chosen.target == "iptables" and chosen.output in (None, "-"):
         chosen.parser.error("--target iptables makes several files: it needs `-o DIR`")
-    if getattr(chosen, "flavour", None) and chosen.target not in ("iptables", None):
+    if getattr(chosen, "flavour", None) and chosen.target not in ("iptables", "both", None):
         chosen.parser.error("--flavour is for `--target iptables`")
     if "parameters" in chosen:
         names = [name for name, _ in chosen.parameters]
@@ -53,13 +56,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             chosen.parser.error("the lock file stands beside a FILE: standard input has none")
         if chosen.all and chosen.check:
             chosen.parser.error("--check is for one FILE")
+    answers.check(chosen)
     if chosen.command == "fmt" and "-" in chosen.files and len(chosen.files) > 1:
         chosen.parser.error("`-` stands alone: it is not a file to rewrite")
     return chosen
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="policylang", description=descriptions.DESCRIPTION, epilog=descriptions.EXAMPLES
     )
     parser.add_argument("--version", action="version", version=f"policylang {__version__}")
@@ -73,8 +77,8 @@ def _parser() -> _Parser:
         description=descriptions.COMPILE,
         epilog=descriptions.COMPILE_EXAMPLES,
     )
-    _add_file(one)
-    _add_parameters(one)
+    add_file(one)
+    add_parameters(one)
     one.add_argument("--target", choices=(*TARGETS, "ir"), default="nft", help="what to make (nft)")
     one.add_argument(
         "-o",
@@ -82,7 +86,7 @@ def _parser() -> _Parser:
         metavar="PATH",
         help="the file or folder to write, for iptables a folder; `-` is standard output",
     )
-    _add_look(one, "on standard error")
+    add_look(one, "on standard error")
 
     one = commands.add_parser(
         "check",
@@ -90,10 +94,11 @@ def _parser() -> _Parser:
         description=descriptions.CHECK,
         epilog=descriptions.CHECK_EXAMPLES,
     )
-    _add_file(one)
-    _add_parameters(one)
+    add_file(one)
+    add_parameters(one)
     one.add_argument("--target", choices=TARGETS, help="check for this target alone")
-    _add_look(one, "on standard output")
+    add_look(one, "on standard output")
+    answers.add(commands)
 
     _add_changes(commands)
     _add_tellings(commands)
@@ -115,7 +120,7 @@ def _parser() -> _Parser:
         "--check", action="store_true", help="write nothing, name the files that would change"
     )
     one.add_argument("--diff", action="store_true", help="write nothing, print what would change")
-    _add_look(one, "on standard error")
+    add_look(one, "on standard error")
 
     one = commands.add_parser(
         "services",
@@ -123,7 +128,7 @@ def _parser() -> _Parser:
         description=descriptions.SERVICES,
         epilog=descriptions.SERVICES_EXAMPLES,
     )
-    _add_pattern(one, "a name, a topic, a glob or a port")
+    add_pattern(one, "a name, a topic, a glob or a port")
 
     one = commands.add_parser(
         "groups",
@@ -131,7 +136,7 @@ def _parser() -> _Parser:
         description=descriptions.GROUPS,
         epilog=descriptions.GROUPS_EXAMPLES,
     )
-    _add_pattern(one, "a name, a topic, a glob or an address")
+    add_pattern(one, "a name, a topic, a glob or an address")
 
     one = commands.add_parser("explain", help="explain a message", description=descriptions.EXPLAIN)
     one.add_argument("code", nargs="?", metavar="CODE", help="the word in brackets")
@@ -149,41 +154,41 @@ def _add_changes(commands: Any) -> None:
             description=descriptions.PLAN if name == "plan" else descriptions.APPLY,
             epilog=descriptions.PLAN_EXAMPLES if name == "plan" else descriptions.APPLY_EXAMPLES,
         )
-        _add_file(one)
-        _add_parameters(one)
+        add_file(one)
+        add_parameters(one)
         one.add_argument("--target", choices=TARGETS, default="nft", help="what to load (nft)")
-        _add_flavour(one)
+        add_flavour(one)
         one.add_argument(
             "--flows",
             choices=("cut", "keep"),
             help="end the open connections that the new policy no longer allows (as the policy "
             "says by `on-reload`, or else keep)",
         )
-        _add_place(one)
+        add_place(one)
         if name == "plan":
             one.add_argument(
                 "--detailed-exitcode", action="store_true", help="end with 2 where it would change"
             )
-            _add_json(one)
+            add_json(one)
         else:
             _add_confirm(one)
-            _add_yes(one)
-        _add_look(one, "on standard error")
+            add_yes(one)
+        add_look(one, "on standard error")
 
     one = commands.add_parser(
         "confirm", help="keep a change that waits for it", description=descriptions.CONFIRM
     )
-    _add_place(one)
-    _add_look(one, "on standard error")
+    add_place(one)
+    add_look(one, "on standard error")
 
     one = commands.add_parser(
         "rollback", help="go back to what was in force", description=descriptions.ROLLBACK
     )
     one.add_argument("number", nargs="?", type=int, metavar="GENERATION", help="the one before")
     _add_confirm(one)
-    _add_yes(one)
-    _add_place(one)
-    _add_look(one, "on standard error")
+    add_yes(one)
+    add_place(one)
+    add_look(one, "on standard error")
 
     one = commands.add_parser(
         "panic", help="close everything but your own SSH", description=descriptions.PANIC
@@ -191,16 +196,16 @@ def _add_changes(commands: Any) -> None:
     one.add_argument(
         "--target", choices=TARGETS, help="what to load (what is in force, or else nft)"
     )
-    _add_flavour(one)
+    add_flavour(one)
     one.add_argument("--ssh", metavar="ADDRESS", help="where SSH is to be let in from")
-    _add_yes(one)
-    _add_place(one)
-    _add_look(one, "on standard error")
+    add_yes(one)
+    add_place(one)
+    add_look(one, "on standard error")
 
     one = commands.add_parser("stop", help="take the firewall away", description=descriptions.STOP)
-    _add_yes(one)
-    _add_place(one)
-    _add_look(one, "on standard error")
+    add_yes(one)
+    add_place(one)
+    add_look(one, "on standard error")
 
 
 def _add_tellings(commands: Any) -> None:
@@ -211,9 +216,9 @@ def _add_tellings(commands: Any) -> None:
         ("generations", "list what was applied and is kept", descriptions.GENERATIONS),
     ):
         one = commands.add_parser(name, help=text, description=described)
-        _add_place(one)
-        _add_json(one)
-        _add_look(one, "on standard error")
+        add_place(one)
+        add_json(one)
+        add_look(one, "on standard error")
 
 
 def _add_services(commands: Any) -> None:
@@ -232,25 +237,7 @@ def _add_services(commands: Any) -> None:
                 default=DEFAULT_REFRESH_S,
                 help="how often to look for lists that are due, 0 for never (5m)",
             )
-        _add_look(one, "on standard error")
-
-
-def _add_flavour(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--flavour",
-        choices=("nft", "legacy"),
-        help="which iptables to use (what the machine calls iptables)",
-    )
-
-
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--json", action="store_true", help="write one JSON value to standard output"
-    )
-
-
-def _add_yes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--yes", action="store_true", help="do not ask")
+        add_look(one, "on standard error")
 
 
 def _add_confirm(parser: argparse.ArgumentParser) -> None:
@@ -300,7 +287,7 @@ def _add_refresh(commands: Any) -> None:
         epilog=descriptions.REFRESH_EXAMPLES,
     )
     one.add_argument("file", nargs="?", metavar="FILE", help="the policy")
-    _add_parameters(one)
+    add_parameters(one)
     one.add_argument(
         "--all", action="store_true", help="what is due of all that is in force, and no FILE"
     )
@@ -310,8 +297,8 @@ def _add_refresh(commands: Any) -> None:
     one.add_argument(
         "--check", action="store_true", help="write and change nothing, say what would change"
     )
-    _add_place(one)
-    _add_look(one, "on standard error")
+    add_place(one)
+    add_look(one, "on standard error")
 
 
 def _add_set(commands: Any) -> None:
@@ -328,8 +315,8 @@ def _add_set(commands: Any) -> None:
 
     one = actions.add_parser("list", help="show what is in them", description=descriptions.SET_LIST)
     one.add_argument("name", nargs="?", metavar="NAME", help="one set alone")
-    _add_place(one)
-    _add_look(one, "on standard output, messages on standard error", "the list and messages")
+    add_place(one)
+    add_look(one, "on standard output, messages on standard error", "the list and messages")
 
     for action, described, text in (
         ("add", "put addresses into one", descriptions.SET_ADD),
@@ -346,59 +333,5 @@ def _add_set(commands: Any) -> None:
                 metavar="TIME",
                 help="for so long, as in 90s or 1h30m (the set's own time-out)",
             )
-        _add_place(one)
-        _add_look(one, "on standard error")
-
-
-def _add_place(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--netns", metavar="NAME", help="in this network namespace: a name or a path"
-    )
-
-
-def _add_file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="the policy; `-` reads standard input")
-
-
-def _add_pattern(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("pattern", nargs="?", metavar="PATTERN", help=what)
-    parser.add_argument(
-        "--format", choices=("text", "json"), default="text", help="text or JSON (text)"
-    )
-
-
-def _add_parameters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-D",
-        dest="parameters",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        type=_parameter,
-        help="the value of a parameter that the policy declares by `param`; may be repeated",
-    )
-
-
-def _parameter(text: str) -> tuple[str, str]:
-    """The name and the value of `-D NAME=VALUE`."""
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise argparse.ArgumentTypeError("expected NAME=VALUE")
-    return name, value
-
-
-def _add_look(
-    parser: argparse.ArgumentParser, place: str, what: str = "errors and warnings"
-) -> None:
-    parser.add_argument(
-        "--format",
-        choices=("text", "json"),
-        default="text",
-        help=f"{what} as text, or as JSON {place} (text)",
-    )
-    parser.add_argument(
-        "--color",
-        choices=("auto", "always", "never"),
-        default="auto",
-        help="colour in messages; auto asks the terminal, NO_COLOR and FORCE_COLOR (auto)",
-    )
+        add_place(one)
+        add_look(one, "on standard error")

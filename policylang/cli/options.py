@@ -1,0 +1,96 @@
+"""Options that several commands share, and how the command line tells its errors."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+FORMATTER = argparse.RawDescriptionHelpFormatter
+DONE, REFUSED, INTERNAL = 0, 1, 3  # exit statuses
+CHANGES = 2  # of commands whose answer may be "no" or "differs", as others' tools have it
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that takes whole option names alone, and errors in our look."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=FORMATTER, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(REFUSED, f"{self.prog}: {message}\n{self.format_usage()}")
+
+
+def add_flavour(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--flavour",
+        choices=("nft", "legacy"),
+        help="which iptables to use (what the machine calls iptables)",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json", action="store_true", help="write one JSON value to standard output"
+    )
+
+
+def add_yes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--netns", metavar="NAME", help="in this network namespace: a name or a path"
+    )
+
+
+def add_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="the policy; `-` reads standard input")
+
+
+def add_pattern(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("pattern", nargs="?", metavar="PATTERN", help=what)
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="text or JSON (text)"
+    )
+
+
+def add_parameters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-D",
+        dest="parameters",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_parameter,
+        help="the value of a parameter that the policy declares by `param`; may be repeated",
+    )
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    """The name and the value of `-D NAME=VALUE`."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError("expected NAME=VALUE")
+    return name, value
+
+
+def add_look(
+    parser: argparse.ArgumentParser,
+    place: str,
+    what: str = "errors and warnings",
+    *,
+    formats: tuple[str, ...] = ("text", "json"),
+) -> None:
+    parser.add_argument(
+        "--format",
+        choices=formats,
+        default="text",
+        help=f"{what} as text, or as JSON {place} (text)",
+    )
+    parser.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colour in messages; auto asks the terminal, NO_COLOR and FORCE_COLOR (auto)",
+    )
