@@ -21,6 +21,7 @@ from policylang.apply.restore import Flavour
 from policylang.apply.state import What
 from policylang.backends.base import Artifact
 from policylang.diagnostics import Report
+from policylang.ir.ruleset import Ruleset
 from policylang.source import SourceFile
 
 T = TypeVar("T")
@@ -123,17 +124,26 @@ def plan(
     *,
     flavour: Flavour | None = None,
     number: int | None = None,
+    meant: Ruleset | None = None,
 ) -> Plan | None:
     """What applying an artifact would do; it is loaded in a scratch namespace to see that.
 
-    None, with an error in `report`, where it could not be applied.
+    What it is there is proved to do what `meant` says, from which it was made; an artifact that
+    was in force before needs no proof. None, with an error in `report`, where it could not be
+    applied.
     """
     engine = engines.chosen(artifact.target, flavour, report)
     if engine is None:
         return None
     loaded = modules.load(artifact.needs.modules, report)
-    expected = None if loaded is None else transaction.rehearsed(artifact, engine, report)
-    if loaded is None or expected is None:
+    if loaded is None:
+        return None
+    expected = (
+        transaction.rehearsed(artifact, engine, report)
+        if meant is None
+        else _proved(meant, artifact, engine, report)
+    )
+    if expected is None:
         return None
 
     def look(state: State) -> Plan | None:
@@ -144,6 +154,16 @@ def plan(
         return Plan(artifact, engine, expected, before, others, tuple(loaded), number, state)
 
     return at(site, look, report)
+
+
+def _proved(meant: Ruleset, artifact: Artifact, engine: Engine, report: Report) -> Loaded | None:
+    """What an artifact is once it is loaded, if it does what `meant` says; else that is told."""
+    from policylang.apply import proved  # what it rests on takes long to load
+
+    rehearsal = transaction.rehearsal(artifact, engine, report)
+    if rehearsal is None or not proved.is_proved(meant, rehearsal, engine, report):
+        return None
+    return rehearsal.loaded
 
 
 def carry_out(
@@ -270,12 +290,24 @@ def _put_in_force(work: _Work, state: State, report: Report) -> tuple[str, ...] 
     if listed == planned.expected:
         return (*applied.words, *loaded)
     _not_as_rehearsed(planned, listed, report)
-    before = recovery.artifact_of(work.record, state.current, report)
-    if before is not None and not planned.others:
-        planned.engine.load(before, report, {})
-    elif planned.before.is_empty:
-        planned.engine.remove(report)
+    _take_back(work, state)
     return None
+
+
+def _take_back(work: _Work, state: State) -> None:
+    """Load again what was in force, by whichever target; reports `not-restored` where it cannot."""
+    planned, report = work.plan, work.report
+    kept = recovery.kept_of(work.record, state.current)
+    before = recovery.artifact_of(work.record, state.current, report)
+    if kept is not None and before is not None:
+        is_back = transaction.load(before, engines.by_way(kept.way), report) is not None
+    else:
+        had_nothing = planned.before.is_empty and not planned.others
+        is_back = had_nothing and planned.engine.remove(report)
+    if not is_back:
+        message = "what was in force could not be put back"
+        help_ = "`policylang status` tells what is in force; `policylang apply` loads again"
+        report.add("not-restored", message, None, help=help_)
 
 
 def _not_as_rehearsed(planned: Plan, listed: Loaded | None, report: Report) -> None:

@@ -1,7 +1,8 @@
 """The only module that imports nftables: a script of its own that hands one file to libnftables.
 
-`python -I libnftables.py FILE` behaves as `nft -a -f FILE` does (same output, same status) and
-ends with `UNAVAILABLE`, with nothing done, where libnftables or its Python module is missing.
+`python -I libnftables.py FILE` behaves as `nft -a -f FILE` does (same output, same status), with
+`json` behind it as `nft -j -f FILE`, and ends with `UNAVAILABLE`, with nothing done, where
+libnftables or its Python module is missing.
 
 It is a process of its own because libnftables may call exit(), and because a context crashes
 when it is shared between threads or across a fork: whatever becomes of it, the program that
@@ -24,7 +25,10 @@ UNAVAILABLE = 69  # EX_UNAVAILABLE, sysexits.h; nft itself ends with 0 or 1
 DISTRIBUTION = "/usr/lib/python3/dist-packages"
 
 
-def main(file: str) -> int:
+JSON = "json"
+
+
+def main(file: str, *, as_json: bool = False) -> int:
     """Carry out the commands in `file`; the exit status."""
     module = _library()
     if module is None:
@@ -32,6 +36,7 @@ def main(file: str) -> int:
     try:
         nft = module.Nftables()
         nft.set_handle_output(True)
+        nft.set_json_output(as_json)
         carry_out = nft.cmd_from_file
     except (
         OSError,
@@ -66,4 +71,4 @@ def _distribution() -> ModuleType | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], as_json=sys.argv[2:] == [JSON]))

@@ -64,8 +64,11 @@ def run(
     *,
     stdin: str = "",
     descriptors: Sequence[int] = (),
+    time_zone: str | None = None,
 ) -> Finished | None:
     """Run a program to its end, its messages in English; a failure's meaning is the caller's.
+
+    With `time_zone` it takes that for the machine's.
 
     None, and `program-missing`, where it is not installed. A program that takes longer than
     `PATIENCE_S` is killed and reported as `loading-failed`.
@@ -82,7 +85,7 @@ def run(
             capture_output=True,
             check=False,
             cwd="/",
-            env={**os.environ, "LC_ALL": "C"},
+            env={**os.environ, "LC_ALL": "C"} | ({"TZ": time_zone} if time_zone else {}),
             pass_fds=(*descriptors, *kernel.locks()),
             timeout=PATIENCE_S,
         )

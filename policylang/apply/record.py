@@ -222,6 +222,10 @@ class Record:
             return state.read(path.read_bytes())
         except FileNotFoundError:
             return State.here()
+        except PermissionError:
+            message = f"what is in force is not known: may not read `{path}`"
+            report.add("not-permitted", message, None, help="run it as root")
+            return None
         except OSError as error:
             reason = error.strerror or str(error)
         except ValueError as error:

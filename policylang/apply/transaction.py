@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from policylang.apply import (
     engines,
@@ -27,6 +28,7 @@ from policylang.apply import (
     published,
 )
 from policylang.apply.engine import Engine
+from policylang.apply.listing import Listing, listing
 from policylang.apply.livesets import LiveSets, by_identity, what_became
 from policylang.apply.loaded import Loaded
 from policylang.apply.restore import Flavour
@@ -35,6 +37,8 @@ from policylang.backends.iptables import SETS
 from policylang.backends.nft import TABLE
 from policylang.diagnostics import Report
 from policylang.ir.ruleset import Needs
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +96,38 @@ def apply(
     return replace(applied, beside=(*_in_words("loaded the module", loaded), *applied.beside))
 
 
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What an artifact is once it is loaded, and all that the target's own program says of it."""
+
+    loaded: Loaded
+    listing: Listing
+
+
 def rehearsed(artifact: Artifact, engine: Engine, report: Report) -> Loaded | None:
     """What an artifact is once it is loaded, seen in a scratch namespace.
 
     None where the kernel does not take all of it; what it is that it lacks is told then.
     """
+    return _in_scratch(lambda found: engine.rehearse(artifact, found), artifact, engine, report)
+
+
+def rehearsal(artifact: Artifact, engine: Engine, report: Report) -> Rehearsal | None:
+    """The same, with all that can be read of it there."""
+
+    def inside(found: Report) -> Rehearsal | None:
+        loaded = engine.rehearse(artifact, found)
+        told = None if loaded is None else listing(engine, found)
+        return None if loaded is None or told is None else Rehearsal(loaded, told)
+
+    return _in_scratch(inside, artifact, engine, report)
+
+
+def _in_scratch(
+    inside: Callable[[Report], T | None], artifact: Artifact, engine: Engine, report: Report
+) -> T | None:
     found = Report()
-    loaded = kernel.in_scratch(lambda: engine.rehearse(artifact, found), found)
+    loaded = kernel.in_scratch(lambda: inside(found), found)
     tools = engines.tools_of(engine)
     if loaded is None and kernel.in_scratch(
         lambda: probing.report_missing(artifact.needs, tools, report), Report()

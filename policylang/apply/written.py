@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from policylang.apply.restore import FAMILIES
 from policylang.backends.base import Artifact, OutputFile
@@ -15,11 +16,33 @@ from policylang.ir.origin import Origin
 
 Origins = tuple[Origin, ...]
 
+
+@dataclass(frozen=True, slots=True)
+class WrittenLine:
+    """A rule or an element of an artifact: its chain or set, its text, and who asked for it.
+
+    `number` counts the lines of one place from 1, as tools count rules.
+    """
+
+    place: str
+    number: int
+    text: str
+    origins: Origins
+
+
 _BLOCK = re.compile(r"\t(?P<place>(?:chain|set|map) \S+) \{")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _LEADS = re.compile(r"(?:^| )(?:jump|goto|-[jg] policylang)\S*(?: |$)")
 _LOGS = re.compile(r"(?:^| )(?:log|-j (?:NF)?LOG)(?: |$)")
 _VERDICT = re.compile(r"(?:^| )(?:accept|drop|reject|return)(?: |$)")
+
+
+def written(artifact: Artifact) -> Iterator[WrittenLine]:
+    """All rules and elements of an artifact, in order."""
+    numbers: dict[str, int] = {}
+    for place, text, origins in _lines(artifact):
+        numbers[place] = numbers.get(place, 0) + 1
+        yield WrittenLine(place, numbers[place], text, origins)
 
 
 def rules_of(artifact: Artifact) -> dict[str, list[Origins]]:

@@ -23,7 +23,7 @@ from policylang.apply.record import Record, State, made_by, state_folder
 from policylang.apply.restore import Flavour
 from policylang.backends.base import Artifact
 from policylang.cli import plans
-from policylang.cli.arguments import CHANGES, DONE, REFUSED
+from policylang.cli.options import CHANGES, DONE, REFUSED
 from policylang.cli.teller import Teller
 from policylang.cli.visible import visible
 from policylang.diagnostics import Report
@@ -37,9 +37,13 @@ CONFIRM_S = 60  # for who works over the network, unless they say otherwise
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A policy for one target: its name, its rules, and what they became."""
+    """A policy for one target: its name, its rules, and what they became.
+
+    `meant` are the rules as the statements say them, `ruleset` what is made of them.
+    """
 
     name: str
+    meant: Ruleset
     ruleset: Ruleset
     artifact: Artifact
 
@@ -60,7 +64,7 @@ def plan(chosen: argparse.Namespace, source: Source | None, teller: Teller) -> i
     """Say what an apply would change; with `--detailed-exitcode` 2 where it would anything."""
     report = teller.report
     compiled = _compiled(chosen, source, report)
-    planned = None if compiled is None else _planned(chosen, compiled.artifact, report)
+    planned = None if compiled is None else _planned(chosen, compiled, report)
     if compiled is None or planned is None:
         teller.show()
         return REFUSED
@@ -80,21 +84,23 @@ def plan(chosen: argparse.Namespace, source: Source | None, teller: Teller) -> i
 def _compiled(chosen: argparse.Namespace, source: Source | None, report: Report) -> Compiled | None:
     if source is None:
         return None
-    ruleset = pipeline.ruleset_of(source, report, parameters=chosen.parameters)
+    meant = pipeline.lowered(source, report, parameters=chosen.parameters)
+    ruleset = None if meant is None else pipeline.optimised(meant, report)
     artifact = None if ruleset is None else pipeline.artifact_of(ruleset, chosen.target, report)
-    if ruleset is None or artifact is None:
+    if meant is None or ruleset is None or artifact is None:
         return None
     assert not report.has_errors, "an artifact of a policy with errors"
     if getattr(chosen, "flows", None) is not None:
         needs = replace(artifact.needs, cuts_flows=chosen.flows == "cut")
         artifact = replace(artifact, needs=needs)
     name = str(source) if isinstance(source, Path) else source.name
-    return Compiled(name, ruleset, artifact)
+    return Compiled(name, meant, ruleset, artifact)
 
 
-def _planned(chosen: argparse.Namespace, artifact: Artifact, report: Report) -> Plan | None:
+def _planned(chosen: argparse.Namespace, compiled: Compiled, report: Report) -> Plan | None:
     flavour = None if chosen.flavour is None else Flavour(chosen.flavour)
-    return guard.plan(artifact, site_of(chosen.netns), report, flavour=flavour)
+    site = site_of(chosen.netns)
+    return guard.plan(compiled.artifact, site, report, flavour=flavour, meant=compiled.meant)
 
 
 def _ending(
@@ -149,7 +155,7 @@ def apply(chosen: argparse.Namespace, source: Source | None, teller: Teller) -> 
     if compiled is None:
         teller.show()
         return REFUSED
-    planned = _planned(chosen, compiled.artifact, teller.report)
+    planned = _planned(chosen, compiled, teller.report)
     if planned is None:
         return _refused(teller)
     _warn_operator(chosen, compiled.ruleset, teller.report)

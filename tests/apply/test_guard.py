@@ -170,6 +170,18 @@ def test_what_is_not_as_rehearsed_is_taken_back(
         applied(OLD, site)
 
 
+def test_what_cannot_be_taken_back_is_said(
+    engine: FakeEngine, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rules of ours that no generation is known for are gone once others were loaded."""
+    engine.ours = FOREIGN
+    monkeypatch.setattr(FakeEngine, "rehearse", lambda *_: as_loaded(NEW))
+    strange = Plan(NEW, engine, as_loaded(artifact("other")), FOREIGN, (), ())
+    report = Report()
+    assert guard.carry_out(strange, site, BY, report) is None
+    assert codes(report) == ["not-as-rehearsed", "not-restored"]
+
+
 def test_a_load_that_fails_leaves_no_trace(engine: FakeEngine, site: Site) -> None:
     applied(OLD, site)
     engine.fails_in = "load"

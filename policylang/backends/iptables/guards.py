@@ -177,7 +177,9 @@ def _rate(guard: RateGuard, name: str, family: int) -> str:
     is_exact = steps >= (LIMIT_STEPS_LEAST if rest else 1) and guard.burst <= LIMIT_BURST_MOST
     if is_exact and guard.per is None and not guard.over:
         return f"-m limit --limit {rate} --limit-burst {guard.burst}"
-    if guard.count > HASHLIMIT_RATE_MOST * seconds or guard.burst > HASHLIMIT_BURST_MOST:
+    # xt_hashlimit holds a whole number of its own steps between two packets.
+    steps, rest = divmod(HASHLIMIT_RATE_MOST * seconds, guard.count)
+    if steps < (LIMIT_STEPS_LEAST if rest else 1) or guard.burst > HASHLIMIT_BURST_MOST:
         raise InexpressibleError(f"a rate of {rate} with a burst of {guard.burst}")
     words = [
         f"-m hashlimit --hashlimit-{'above' if guard.over else 'upto'} {rate}",

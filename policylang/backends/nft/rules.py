@@ -36,6 +36,8 @@ from policylang.ir.ruleset import (
 from policylang.packets.cube import Cube
 from policylang.packets.fields import (
     ADDRESS_FIELDS,
+    ICMP,
+    ICMPV6,
     UNIVERSE,
     Field,
     State,
@@ -44,6 +46,11 @@ from policylang.packets.values import V6_BASE, Ranges, format_address
 
 # States of packets that belong to no connection.
 WITHOUT_CONNECTION = Ranges.of(State.INVALID, State.UNTRACKED)
+
+# As nft 1.0.6 lists it, it loses a family that `meta nfproto` says (netlink_delinearize.c takes
+# the answer for one that implies it): what is listed then is wider than what is loaded.
+RESET = ir.Reject(ir.Answer.TCP_RESET)
+OWN_ICMP = {4: ICMP, 6: ICMPV6}
 
 
 class Spelling:
@@ -113,11 +120,19 @@ class Spelling:
         for part in parts(cube, keys, self.tests):
             alternatives: list[list[str]] = [self._said(part, f) for f in part.fields]
             family = part[Field.FAMILY].single
+            asks = (
+                []
+                if Field.L4PROTO not in part or _implies_protocol(part, keys)
+                else [f"meta l4proto {self._values(part, Field.L4PROTO)}"]
+            )
             if family is not None and not _implies_family(part, keys):
-                alternatives.append([f"meta nfproto {spell.FAMILY_WORDS[family]}"])
-            if Field.L4PROTO in part and not _implies_protocol(part, keys):
-                said = self._values(part, Field.L4PROTO)
-                alternatives.append([f"meta l4proto {said}"])
+                # Of a family and its own ICMP, nft 1.0.6 lists what stands last alone.
+                said = f"meta nfproto {spell.FAMILY_WORDS[family]}"
+                if asks and part[Field.L4PROTO].single == OWN_ICMP[family]:
+                    asks = [f"{asks[0]} {said}"]
+                else:
+                    alternatives.append([said])
+            alternatives.append(asks)
             for chosen in product(*filter(None, alternatives)):
                 for also in product(*asked):
                     yield " ".join(filter(None, (_in_order(chosen), *also)))
@@ -175,6 +190,8 @@ class Spelling:
         within the measure, and so holds where nothing can be measured.
         """
         end = self.statements.counted(rule.action, family)
+        if rule.action == RESET and self._names_family(rule.cube):
+            end = f"{self.statements.counter} {self.statements.verdict(rule.action)}".strip()
         if isinstance(rule.action, ir.TransparentProxy):
             # Where no proxy listens, `tproxy` goes on to the next line.
             drop = self.statements.counted(ir.Drop())
@@ -202,6 +219,13 @@ class Spelling:
         if once and not is_shared:
             end = self._chain(f"{hint}.v{family}", rule.origins, end)
         return end
+
+    def _names_family(self, cube: Cube) -> bool:
+        """Whether `meta nfproto` says the family; a rule that itself resets is listed without."""
+        return any(
+            part[Field.FAMILY].single is not None and not _implies_family(part, ())
+            for part in parts(cube, (), self.tests)
+        )
 
     def _in_turn(self, rule: Rule, end: str, hint: str, once: bool) -> str:
         """What ends with the turns of a statement: all its lines take them together."""
