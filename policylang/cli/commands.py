@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from policylang.backends import TARGETS
 from policylang.cli import output
-from policylang.cli.arguments import DONE, LOOK, REFUSED
+from policylang.cli.options import DONE, REFUSED
 from policylang.cli.render import as_json, summary
 from policylang.cli.teller import Teller, show
 from policylang.cli.visible import visible
@@ -28,6 +28,7 @@ def run(chosen: argparse.Namespace) -> int:
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
         "compile": _compile,
         "check": _check,
+        "lint": _lint,
         "plan": _plan,
         "apply": _apply,
         "confirm": _change,
@@ -37,6 +38,12 @@ def run(chosen: argparse.Namespace) -> int:
         "status": _tell,
         "drift": _tell,
         "generations": _tell,
+        "test": _test,
+        "query": _query,
+        "trace": _trace,
+        "diff": _diff,
+        "why": _why,
+        "verify": _verify,
         "install-service": _service,
         "uninstall-service": _service,
         "set": _set,
@@ -133,6 +140,14 @@ def _check(chosen: argparse.Namespace) -> int:
     return _status(report)
 
 
+def _lint(chosen: argparse.Namespace) -> int:
+    from policylang.cli import linting
+
+    report = Report()
+    sources = [(_called(file), _source(file, report)) for file in chosen.files]
+    return linting.run(chosen, [(n, s) for n, s in sources if s is not None], report)
+
+
 def _plan(chosen: argparse.Namespace) -> int:
     from policylang.cli import changing
 
@@ -168,6 +183,45 @@ def _tell(chosen: argparse.Namespace) -> int:
         "generations": telling.tell_generations,
     }
     return tell[chosen.command](chosen, Teller(chosen, chosen.command))
+
+
+def _test(chosen: argparse.Namespace) -> int:
+    from policylang.cli import testing
+
+    report = Report()
+    sources = [(_called(file), _source(file, report)) for file in chosen.files]
+    return testing.run(chosen, [(n, s) for n, s in sources if s is not None], report)
+
+
+def _query(chosen: argparse.Namespace) -> int:
+    from policylang.cli import querying
+
+    return querying.run(chosen, Report())
+
+
+def _trace(chosen: argparse.Namespace) -> int:
+    from policylang.cli import tracing
+
+    return tracing.run(chosen)
+
+
+def _verify(chosen: argparse.Namespace) -> int:
+    from policylang.cli import verifying
+
+    teller = Teller(chosen, _called(chosen.file))
+    return verifying.verify(chosen, _source(chosen.file, teller.report), teller)
+
+
+def _diff(chosen: argparse.Namespace) -> int:
+    from policylang.cli import diffing
+
+    return diffing.run(chosen, Report())
+
+
+def _why(chosen: argparse.Namespace) -> int:
+    from policylang.cli import whence
+
+    return whence.run(chosen, Report())
 
 
 def _service(chosen: argparse.Namespace) -> int:
@@ -220,7 +274,7 @@ def _explain(chosen: argparse.Namespace) -> int:
             f"policylang explain: no message has the id `{visible(chosen.code)}`: {hint}",
             file=sys.stderr,
         )
-        return LOOK
+        return REFUSED
     from textwrap import fill
 
     print(f"{known.severity}[{chosen.code}]: {known.title}\n\n{fill(known.explanation, 80)}")

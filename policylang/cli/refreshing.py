@@ -11,7 +11,7 @@ from policylang.apply import refreshing
 from policylang.apply.record import Record, state_folder
 from policylang.apply.refreshing import Refreshed, Spans
 from policylang.cli import output
-from policylang.cli.arguments import DONE, REFUSED
+from policylang.cli.options import DONE, REFUSED
 from policylang.cli.teller import show
 from policylang.cli.visible import visible
 from policylang.diagnostics import Report

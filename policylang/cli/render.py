@@ -113,7 +113,7 @@ def as_json(diagnostics: Iterable[Diagnostic]) -> str:
             "code": diagnostic.code,
             "severity": str(diagnostic.severity),
             "message": diagnostic.message,
-            **_json_place(diagnostic.span),
+            **json_place(diagnostic.span),
             "help": diagnostic.help,
             "labels": [_json_label(label) for label in diagnostic.labels],
         }
@@ -123,10 +123,11 @@ def as_json(diagnostics: Iterable[Diagnostic]) -> str:
 
 
 def _json_label(label: Label) -> dict[str, object]:
-    return {"message": label.text, **_json_place(label.span)}
+    return {"message": label.text, **json_place(label.span)}
 
 
-def _json_place(span: Span | None) -> dict[str, object]:
+def json_place(span: Span | None) -> dict[str, object]:
+    """The five of a place, as `as_json` has them."""
     if span is None:
         return dict.fromkeys(("file", "line", "column", "end_line", "end_column"))
     end_line = span.file.line_of(span.end)

@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 from textwrap import wrap
 from typing import TypeVar
 
-from policylang.cli.arguments import DONE, REFUSED
 from policylang.cli.builtin import Group, Service, read_groups, read_services
+from policylang.cli.options import DONE, REFUSED
 from policylang.cli.visible import visible
 from policylang.diagnostics import did_you_mean
 from policylang.model.protocols import ICMP_TYPES, ICMPV6_TYPES, PROTOCOLS

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from policylang.apply import boot_units
-from policylang.cli.arguments import DONE, REFUSED
+from policylang.cli.options import DONE, REFUSED
 from policylang.cli.teller import Teller
 from policylang.cli.visible import visible
 

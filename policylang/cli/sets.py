@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from policylang.apply import members
 from policylang.apply.livesets import Element, LiveSet, family_of
-from policylang.cli.arguments import DONE, REFUSED
+from policylang.cli.options import DONE, REFUSED
 from policylang.cli.visible import visible
 from policylang.diagnostics import Report
 from policylang.model.durations import UNIT_S

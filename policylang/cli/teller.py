@@ -43,11 +43,12 @@ def show(report: Report, chosen: argparse.Namespace, stream: TextIO) -> None:
     if chosen.format == "json":
         stream.write(as_json(found))
     elif found:
-        stream.write(f"{Renderer(_wants_color(chosen.color, stream)).render(found)}\n")
+        stream.write(f"{Renderer(wants_color(chosen.color, stream)).render(found)}\n")
         stream.write(f"{summary(found)}\n")
 
 
-def _wants_color(choice: str, stream: TextIO) -> bool:
+def wants_color(choice: str, stream: TextIO) -> bool:
+    """Whether to colour what is written to a stream."""
     if choice != "auto":
         return choice == "always"
     if os.environ.get("NO_COLOR"):  # no-color.org

@@ -12,8 +12,8 @@ from policylang.apply.difference import Difference
 from policylang.apply.record import Kept, State
 from policylang.apply.status import Counted, Status, drifted, status
 from policylang.cli import plans
-from policylang.cli.arguments import CHANGES, DONE, REFUSED
 from policylang.cli.changing import site_of
+from policylang.cli.options import CHANGES, DONE, REFUSED
 from policylang.cli.teller import Teller
 from policylang.cli.visible import visible
 

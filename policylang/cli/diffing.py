@@ -1,0 +1,260 @@
+"""`policylang diff`: what two policies, or what is in force, do differently; what is told of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from policylang.cli.options import CHANGES, DONE, REFUSED
+from policylang.cli.render import json_place
+from policylang.cli.revisions import Revision, both_ends
+from policylang.cli.subjects import Subject, in_same_words, of_revision, subject_of
+from policylang.cli.teller import show, wants_color
+from policylang.cli.visible import visible
+from policylang.diagnostics import Report
+
+if TYPE_CHECKING:
+    from policylang.analysis.changed import Change, Differences, Fate
+    from policylang.analysis.reviewing import Statement, Told
+    from policylang.packets.cube import Cube
+    from policylang.packets.fields import Field
+
+MOST_SHOWN = 20  # changes of a kind, unless all are asked for
+COLORS = {"+": "32", "-": "31", "~": "33"}  # ECMA-48: green, red, yellow
+TITLE, FRAME = "1", "34"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Two subjects, and what differs."""
+
+    old: Subject
+    new: Subject
+    differences: Differences
+
+    def told(self, change: Change) -> Told:
+        """A change in words."""
+        from policylang.analysis.reviewing import tell
+
+        return tell(change, self.old.names, self.new.names)
+
+
+def run(chosen: argparse.Namespace, report: Report) -> int:
+    """Compare, and tell; the exit status.
+
+    2 where there is a difference, or with `--fail-on opened` where anything is allowed that was
+    not; 1 where something cannot be read.
+    """
+    compared = _compared(chosen, report)
+    show(report, chosen, sys.stderr)
+    if compared is None or report.has_errors:
+        return REFUSED
+    match chosen.format:
+        case "json":
+            print(json.dumps(as_json(compared), indent=2))
+        case "markdown":
+            from policylang.cli.markdown import review
+
+            old, new, most = (
+                compared.old.name,
+                compared.new.name,
+                None if chosen.all else MOST_SHOWN,
+            )
+            _print(review(old, new, compared.differences, compared.told, most=most))
+        case _:
+            color = wants_color(chosen.color, sys.stdout)
+            _print(_Lines(color, None if chosen.all else MOST_SHOWN).of(compared))
+    found = compared.differences
+    fails = found.opens if chosen.fail_on == "opened" else bool(found.changes)
+    return CHANGES if fails else DONE
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def _compared(chosen: argparse.Namespace, report: Report) -> Compared | None:
+    from policylang.analysis.diagram import Space, TooLargeError
+    from policylang.analysis.differences import differences
+
+    subjects = _subjects(chosen, report)
+    if subjects is None:
+        return None
+    old, new = subjects
+    try:
+        found = differences(*in_same_words(old, new), Space())
+    except TooLargeError:
+        report.add(
+            "too-large",
+            f"`{old.name}` and `{new.name}` make too many different packets to be compared",
+            None,
+            help="rules that overlap in many fields at once are what makes them so many",
+        )
+        return None
+    return Compared(old, new, found)
+
+
+def _subjects(chosen: argparse.Namespace, report: Report) -> tuple[Subject, Subject] | None:
+    parameters: Mapping[str, str] = chosen.parameters
+    if chosen.rev is None:
+        found = [
+            subject_of(words, report, parameters=parameters, netns=chosen.netns)
+            for words in chosen.subjects
+        ]
+    else:
+        (file,) = chosen.subjects
+        first, second = both_ends(chosen.rev)
+        found = [_at(first, file, report, parameters)]
+        if second is not None:
+            found.append(_at(second, file, report, parameters))
+        else:
+            found.append(subject_of(file, report, parameters=parameters))
+    old, new = found
+    return None if old is None or new is None else (old, new)
+
+
+def _at(revision: str, file: str, report: Report, parameters: Mapping[str, str]) -> Subject | None:
+    """A file of this folder as it is in a revision."""
+    path = file if Path(file).is_absolute() else f"./{file}"
+    return of_revision(Revision(revision, path, file), report, parameters=parameters)
+
+
+# --- for people -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Lines for a terminal, `most` changes of a kind."""
+
+    color: bool
+    most: int | None
+
+    def of(self, compared: Compared) -> Iterator[str]:
+        from policylang.analysis.reviewing import HEADINGS, counted
+
+        title = f"{visible(compared.old.name)} → {visible(compared.new.name)}"
+        yield f"{self._paint(title, TITLE)}: {counted(compared.differences)}"
+        for kind, group in groupby(compared.differences.changes, key=lambda one: one.kind):
+            found = list(group)
+            yield ""
+            yield self._paint(HEADINGS[kind], TITLE)
+            shown = found if self.most is None else found[: self.most]
+            for change in shown:
+                yield from self._change(compared.told(change))
+            if len(found) > len(shown):
+                yield f"  … and {len(found) - len(shown)} more: `--all` shows them"
+
+    def _change(self, told: Told) -> Iterator[str]:
+        change = told.change
+        unsure = "perhaps " if change.shown.is_unsure else ""
+        for number, packets in enumerate(told.packets):
+            head = f"{told.sign} {change.way} {unsure}" if not number else ""
+            head = f"  {head}" if head else " " * (len(change.way) + len(unsure) + 5)
+            yield self._paint(f"{head}{visible(packets)}", COLORS[told.sign])
+        for packets in told.excepted:
+            yield self._paint(f"      except {visible(packets)}", COLORS[told.sign])
+        if told.left_out:
+            yield "      … and more such packets"
+        yield from self._side("now", told.becomes, told.statements_after)
+        yield from self._side("was", told.was, told.statements_before)
+        yield f"      {self._paint('e.g.', FRAME)} {visible(told.example)}"
+
+    def _side(self, when: str, done: str, statements: tuple[Statement, ...]) -> Iterator[str]:
+        first, *more = [one.text for one in statements] or [""]
+        texts = [", by ".join(part for part in (done, first) if part), *more]
+        for number, text in enumerate(texts):
+            mark = self._paint(when, FRAME) if not number else " " * len(when)
+            yield f"      {mark}  {visible(text)}"
+
+    def _paint(self, text: str, look: str) -> str:
+        return f"\x1b[{look}m{text}\x1b[0m" if self.color else text
+
+
+# --- for programs -----------------------------------------------------------------------------
+
+
+def as_json(compared: Compared) -> dict[str, object]:
+    """One object; its keys are stable, and always there.
+
+    `version` (1), `old` and `new` (what they are called), `differs`, `opens` (whether anything is
+    allowed that was not, or under wider conditions), and `changes`, what opens first. Each change
+    has `kind` (opened, loosened, tightened, reconditioned, closed, answered, translated, helped,
+    marked, logged, collected, treated), `way` (inbound, forward, outbound), `first` (whether the
+    packets begin connections), `plain` (whether they are as honest senders send them),
+    `invalid_too` (whether INVALID ones fare so as well), `sure`, `packets` and `except` (arrays
+    with `text` and `fields`: arrays of texts of ranges by field), `complete` (whether these are
+    all), `was` and `becomes` (each with `text`, `verdict` (accepted, dropped, rejected, null),
+    `answer`, `always`, and `statements`: an array with `text` and the place as `check` has it), and
+    `example` (`text` and `fields`, with a text each).
+    """
+    return {
+        "version": 1,
+        "old": compared.old.name,
+        "new": compared.new.name,
+        "differs": bool(compared.differences.changes),
+        "opens": compared.differences.opens,
+        "changes": [_change_as_json(compared.told(one)) for one in compared.differences.changes],
+    }
+
+
+def _change_as_json(told: Told) -> dict[str, object]:
+    change: Change = told.change
+    shown = change.shown
+    texts = (*told.packets, *("" for _ in shown.region.cubes[len(told.packets) :]))
+    less = (*told.excepted, *("" for _ in shown.region.excepted[len(told.excepted) :]))
+    return {
+        "kind": str(change.kind),
+        "way": str(change.way),
+        "first": change.is_first,
+        "plain": change.is_plain,
+        "invalid_too": shown.invalid_too,
+        "sure": not shown.is_unsure,
+        "packets": _cubes_as_json(shown.region.cubes, texts),
+        "except": _cubes_as_json(shown.region.excepted, less),
+        "complete": shown.region.is_whole,
+        "was": _fate_as_json(shown.before, told.was, told.statements_before),
+        "becomes": _fate_as_json(shown.after, told.becomes, told.statements_after),
+        "example": {
+            "text": told.example,
+            "fields": {
+                f.name.lower(): _value_as_text(f, value) for f, value in shown.example.items()
+            },
+        },
+    }
+
+
+def _cubes_as_json(cubes: Iterable[Cube], texts: Iterable[str]) -> list[dict[str, object]]:
+    from policylang.analysis.wording import range_in_words
+
+    return [
+        {
+            "text": text,
+            "fields": {
+                f.name.lower(): [range_in_words(f, pair) for pair in values] for f, values in cube
+            },
+        }
+        for cube, text in zip(cubes, texts, strict=True)
+    ]
+
+
+def _value_as_text(f: Field, value: int) -> str:
+    from policylang.analysis.wording import range_in_words
+
+    return range_in_words(f, (value, value))
+
+
+def _fate_as_json(fate: Fate, text: str, statements: tuple[Statement, ...]) -> dict[str, object]:
+    return {
+        "text": text,
+        "verdict": None if fate.verdict is None else str(fate.verdict),
+        "answer": None if fate.answer is None else str(fate.answer),
+        "always": fate.always,
+        "statements": [{"text": one.words, **json_place(one.span)} for one in statements],
+    }

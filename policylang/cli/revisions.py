@@ -1,0 +1,164 @@
+"""Files as they are in a revision of git, laid out in a folder for as long as they are needed.
+
+It knows git, and nothing of what the files are. Neither the working tree nor the index is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from policylang.diagnostics import Report
+
+PATIENCE_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A file of a revision: `name` as git takes it (`HEAD~1`, `v2`), `path` in it.
+
+    `shown` is how lines call the path where that is not as it was written.
+    """
+
+    name: str
+    path: str
+    shown: str = ""
+
+    @property
+    def text(self) -> str:
+        """As git writes it: `HEAD~1:site.policy`."""
+        return f"{self.name}:{self.shown or self.path}"
+
+
+def revision_of(words: str) -> Revision | None:
+    """The file of a revision that `REV:PATH` names; None for words of another form."""
+    name, colon, path = words.partition(":")
+    return Revision(name, path) if name and colon and path else None
+
+
+def both_ends(revisions: str) -> tuple[str, str | None]:
+    """The two revisions of `A..B`; of `A..` and of `A` the second is None: what is there now."""
+    first, _, second = revisions.partition("..")
+    return first or "HEAD", second or None
+
+
+@contextmanager
+def laid_out(revision: Revision, report: Report) -> Iterator[Path | None]:
+    """Where the file is while the context lasts, with all that the revision holds around it.
+
+    A path counts from the top of the repository, as in `git show REV:PATH`, or where nothing is
+    there, as one that starts with `./` does, from this folder. None, and `no-such-revision` or
+    `git-failed`, where it cannot be had.
+    """
+    with tempfile.TemporaryDirectory(prefix="policylang-") as folder:
+        yield _laid_out(revision, Path(folder), report)
+
+
+def _laid_out(revision: Revision, folder: Path, report: Report) -> Path | None:
+    repository = _repository(revision, report)
+    tree = None if repository is None else _tree(revision, report)
+    if repository is None or tree is None:
+        return None
+    within = _path_within(revision, tree, repository.prefix)
+    if within is None:
+        _report_none(revision, "that revision has no such file", report)
+        return None
+    top = folder / "tree"
+    top.mkdir()
+    # An index of its own, so that neither that of the repository nor its files are touched.
+    # `git archive` would leave out what `export-ignore` says.
+    own = {"GIT_INDEX_FILE": str(folder / "index")}
+    place = (f"--git-dir={repository.folder}", f"--work-tree={top}")
+    for command in (("read-tree", tree), ("checkout-index", "--all", "--force", "--quiet")):
+        done = _git((*place, *command), own, cwd=top)
+        if isinstance(done, str):
+            message = f"git cannot lay out the revision `{revision.name}`"
+            report.add("git-failed", message, None, help=done)
+            return None
+    return top / within
+
+
+@dataclass(frozen=True, slots=True)
+class _Repository:
+    """`folder` is where git keeps it; `prefix` is this folder's path from the top, or empty."""
+
+    folder: str
+    prefix: str
+
+
+def _repository(revision: Revision, report: Report) -> _Repository | None:
+    folder = _git(("rev-parse", "--absolute-git-dir"))
+    prefix = _git(("rev-parse", "--show-prefix"))
+    for answer in (folder, prefix):
+        if isinstance(answer, str):
+            message = f"cannot read `{revision.text}` from git"
+            report.add("git-failed", message, None, help=answer)
+            return None
+    assert isinstance(folder, bytes)
+    assert isinstance(prefix, bytes)
+    return _Repository(os.fsdecode(folder.rstrip(b"\n")), os.fsdecode(prefix.rstrip(b"\n")))
+
+
+def _tree(revision: Revision, report: Report) -> str | None:
+    """The name of the tree of files of a revision."""
+    if not revision.name.startswith("-"):  # git would take it for an option
+        found = _git(("rev-parse", "--verify", "--quiet", f"{revision.name}^{{tree}}"))
+        if isinstance(found, bytes):
+            return found.decode().strip()
+    _report_none(revision, f"git knows no revision `{revision.name}`", report)
+    return None
+
+
+def _path_within(revision: Revision, tree: str, prefix: str) -> PurePosixPath | None:
+    """The file's path from the top of the tree, None where there is no such file."""
+    path = revision.path
+    if PurePosixPath(path).is_absolute():
+        top = _git(("rev-parse", "--show-toplevel"))
+        if isinstance(top, str):
+            return None
+        path = f"./{os.path.relpath(path, Path.cwd())}"
+    from_here = os.path.normpath(PurePosixPath(prefix, path))
+    is_from_here = path.startswith(("./", "../"))
+    for one in (from_here,) if is_from_here else (os.path.normpath(path), from_here):
+        kind = _git(("cat-file", "-t", f"{tree}:{one}"))
+        if kind == b"blob\n":
+            return PurePosixPath(one)
+    return None
+
+
+def _report_none(revision: Revision, why: str, report: Report) -> None:
+    help_ = "`git log --oneline -- FILE` lists the revisions of a file"
+    message = f"cannot read `{revision.text}`: {why}"
+    report.add("no-such-revision", message, None, help=help_)
+
+
+def _git(
+    arguments: tuple[str, ...], more: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> bytes | str:
+    """What git wrote, as bytes; or a text of why it did not."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            cwd=cwd,
+            env={**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", **(more or {})},
+            timeout=PATIENCE_S,
+        )
+    except FileNotFoundError:
+        return "the program `git` is not installed: apt install git"
+    except subprocess.TimeoutExpired:
+        return f"git was ended after {PATIENCE_S} seconds"
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        return f"cannot run git: {error}"
+    if done.returncode == 0:
+        return done.stdout
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    words = "\n".join(line.removeprefix("fatal: ") for line in said)
+    return words or f"git ended with status {done.returncode}"

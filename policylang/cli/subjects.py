@@ -1,0 +1,349 @@
+"""What a question is asked of: a policy, a revision of one, what is or was in force, others' rules.
+
+Whatever it was, it becomes a machine. What its rules mean it does not know.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from policylang.cli.revisions import Revision, laid_out, revision_of
+from policylang.diagnostics import Report
+
+if TYPE_CHECKING:
+    from policylang.analysis.machine import Machine
+    from policylang.analysis.wording import Names
+    from policylang.apply.listing import Listing
+    from policylang.apply.record import Record
+    from policylang.backends.base import Artifact
+    from policylang.ir.ruleset import Ruleset
+    from policylang.model.policy import Policy
+    from policylang.pipeline import Source
+    from policylang.source import SourceFile
+
+LIVE, GENERATION = "live", "generation"
+STDIN, STDIN_NAME = "-", "<stdin>"
+RULES_V4, RULES_V6, SETS = "rules.v4", "rules.v6", "sets.ipset"  # of a compile to a folder
+NFT, IPTABLES = "nft", "iptables"
+
+_READABLE = "`nft -j list ruleset`, `iptables-save` and `ip6tables-save` write what can be read"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """`name` is what lines call it, `names` what it calls things.
+
+    `policy` and `ruleset` are there where it is a policy. Else it is rules of `target` as a kernel
+    has them, or had, and `machine` is in that target's words.
+    """
+
+    name: str
+    machine: Machine
+    names: Names
+    policy: Policy | None = None
+    ruleset: Ruleset | None = None
+    target: str | None = None
+
+
+def subject_of(
+    words: str,
+    report: Report,
+    *,
+    parameters: Mapping[str, str],
+    netns: str | None = None,
+    questions: tuple[SourceFile, ...] = (),
+) -> Subject | None:
+    """What words of the command line name; None, with errors in the report, where it is nothing.
+
+    A FILE, `-`, `REV:FILE`, `generation:N`, `live`, or rules of any origin: what `nft -j list
+    ruleset` or iptables-save wrote (IPv4, IPv6 and ipsets with commas between), a script for nft,
+    or a folder that `compile --target iptables` wrote. A file of such a name comes first.
+    `questions` are put to a policy in its own words, as the last of its tests.
+    """
+    if words != STDIN and not Path(words).exists():
+        if words == LIVE:
+            return _live(netns, report)
+        kind, _, number = words.partition(":")
+        if words == GENERATION or (kind == GENERATION and number.isdecimal()):
+            return _generation(int(number) if number else None, netns, report)
+        if "," in words:
+            return _saved(words.split(","), words, report)
+        revision = revision_of(words)
+        if revision is not None:
+            return of_revision(revision, report, parameters=parameters, questions=questions)
+    return _file(words, words, report, parameters, questions)
+
+
+def of_revision(
+    revision: Revision,
+    report: Report,
+    *,
+    parameters: Mapping[str, str],
+    questions: tuple[SourceFile, ...] = (),
+) -> Subject | None:
+    """A file as it is in a revision of git."""
+    with laid_out(revision, report) as path:
+        if path is None:
+            return None
+        return _file(str(path), revision.text, report, parameters, questions)
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def _file(
+    words: str,
+    called: str,
+    report: Report,
+    parameters: Mapping[str, str],
+    questions: tuple[SourceFile, ...],
+) -> Subject | None:
+    path = Path(words)
+    if words != STDIN and path.is_dir() and (path / RULES_V4).exists():
+        names = [path / one for one in (RULES_V4, RULES_V6, SETS)]
+        return _saved([str(one) for one in names if one.exists()], called, report)
+    text = _text(words, called, report)
+    if text is None:
+        return None
+    match _kind_of(text):
+        case "nft-json":
+            from policylang.analysis.reading_nft import read_nft
+
+            return _read(called, NFT, lambda: read_nft(text), report)
+        case "iptables":
+            return _of_texts([text], called, report)
+        case "nft-script":
+            return _script(text, called, report)
+    from policylang.pipeline import Text
+
+    source: Source = path if words != STDIN else Text(text, STDIN_NAME, Path.cwd())
+    called = STDIN_NAME if words == STDIN else called
+    return _policy(source, called, report, parameters, questions)
+
+
+def _text(words: str, called: str, report: Report) -> str | None:
+    """What a file or standard input holds; reports `unreadable-file`.
+
+    What is not UTF-8 stays as it is: who reads a policy tells the place.
+    """
+    if words == STDIN:
+        return standard_input(called, report)
+    try:
+        data = Path(words).read_bytes()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "no such path"
+        report.add("unreadable-file", f"cannot read `{called}`: {why[0].lower()}{why[1:]}", None)
+        return None
+    return data.decode("utf-8-sig", "replace")
+
+
+def standard_input(called: str, report: Report) -> str | None:
+    """What standard input holds; reports `unreadable-file`."""
+    if sys.stdin is None:
+        report.add("unreadable-file", "standard input is closed", None)
+        return None
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig", "replace")
+    except OSError as error:
+        why = error.strerror or "it cannot be read"
+        report.add("unreadable-file", f"cannot read `{called}`: {why}", None)
+        return None
+
+
+def _kind_of(text: str) -> str:
+    """`nft-json`, `iptables`, `nft-script`; what else is a policy, or is told as one."""
+    if text.lstrip()[:1] in ("{", "["):
+        return "nft-json"
+    lines = [line.strip() for line in text.splitlines()]
+    # One that is cut off is told as one that is cut off.
+    if _first_line(text) in _TABLES or ("COMMIT" in lines and any(ln in _TABLES for ln in lines)):
+        return "iptables"
+    if text.startswith("#!") and "nft" in lines[0]:
+        return "nft-script"
+    return "nft-script" if _first_line(text).startswith(_NFT_WORDS) else "policy"
+
+
+def _first_line(text: str) -> str:
+    """The first line that is neither empty nor a comment."""
+    lines = (line.strip() for line in text.splitlines())
+    return next((line for line in lines if line and not line.startswith("#")), "")
+
+
+_TABLES = frozenset(f"*{name}" for name in ("filter", "nat", "mangle", "raw", "security"))
+_NFT_WORDS = ("table ", "add table ", "flush ruleset", "flush table ", "destroy table ")
+
+
+def _policy(
+    source: Source,
+    called: str,
+    report: Report,
+    parameters: Mapping[str, str],
+    questions: tuple[SourceFile, ...],
+) -> Subject | None:
+    """A policy; its warnings are for who compiles it."""
+    from policylang import pipeline
+    from policylang.analysis.modelled import machine_of
+    from policylang.analysis.naming import names_of
+    from policylang.lower.stateful import lower
+
+    own = Report()
+    policy = pipeline.policy_of(source, own, parameters=parameters, questions=questions)
+    ruleset = None if policy is None else lower(policy, own)
+    if own.has_errors or policy is None or ruleset is None:
+        report.take(own)
+        return None
+    names = names_of(policy, ruleset.address_tests)
+    return Subject(called, machine_of(ruleset), names, policy, ruleset)
+
+
+def _saved(names: list[str], called: str, report: Report) -> Subject | None:
+    texts = [text for name in names if (text := _text(name, name, report)) is not None]
+    return _of_texts(texts, called, report) if len(texts) == len(names) else None
+
+
+def _of_texts(texts: list[str], called: str, report: Report) -> Subject | None:
+    """Rules of iptables: IPv4, IPv6 where there is a second text, and sets wherever they are."""
+    from policylang.analysis.reading_iptables import read_iptables
+
+    sets = [text for text in texts if _first_line(text).startswith(("create ", "add "))]
+    rules = [text for text in texts if text not in sets]
+    if len(rules) not in (1, 2):
+        message = f"`{called}` names {len(rules)} texts of rules"
+        help_ = "name the rules for IPv4, those for IPv6, and what `ipset save` wrote"
+        report.add("unreadable-rules", message, None, help=help_)
+        return None
+    v4, v6 = (*rules, "")[:2]
+    return _read(called, IPTABLES, lambda: read_iptables(v4, v6, "".join(sets)), report)
+
+
+def _script(text: str, called: str, report: Report) -> Subject | None:
+    """A script for nft, which nft itself is to read: in a scratch namespace."""
+    from policylang.apply import kernel, running
+
+    shown = kernel.in_scratch(lambda: running.listing_of_script(text, report), report)
+    return None if shown is None else _listed(called, (shown,), report)
+
+
+def _read(called: str, target: str, read: Callable[[], Machine], report: Report) -> Subject | None:
+    from policylang.analysis.unreadable import UnreadableError
+    from policylang.analysis.wording import NO_NAMES
+
+    try:
+        return Subject(called, read(), NO_NAMES, target=target)
+    except UnreadableError as error:
+        message = f"cannot read `{called}` at line {error.line}: {error.message}"
+        report.add("unreadable-rules", message, None, help=_READABLE)
+        return None
+
+
+# --- what is and was in force -----------------------------------------------------------------
+
+
+def _listed(called: str, shown: tuple[Listing, ...], report: Report) -> Subject | None:
+    from policylang.analysis.reading_iptables import read_iptables
+    from policylang.analysis.reading_nft import read_nft
+    from policylang.analysis.together import together
+
+    def read() -> Machine:
+        machines = (
+            read_nft(one.json)
+            if one.target == NFT
+            else read_iptables(one.rules_v4, one.rules_v6, one.sets)
+            for one in shown
+        )
+        return together(machines)
+
+    is_ours_by_iptables = any("policylang" in one.rules_v4 for one in shown)
+    return _read(called, IPTABLES if is_ours_by_iptables else NFT, read, report)
+
+
+def _live(netns: str | None, report: Report) -> Subject | None:
+    """All that packets meet in a namespace, whoever loaded it."""
+    from policylang.apply import guard, running
+    from policylang.cli.changing import site_of
+
+    shown = guard.inside(site_of(netns), lambda: running.running(report), report)
+    return None if shown is None else _listed(LIVE, shown, report)
+
+
+def _generation(number: int | None, netns: str | None, report: Report) -> Subject | None:
+    """A generation of the record, the one in force where no number is given."""
+    from policylang.cli.changing import site_of
+
+    found = artifact_in_record(site_of(netns).record, number, report)
+    if found is None:
+        return None
+    number, artifact = found
+    called = f"{GENERATION}:{number}"
+    shown = _listing_of(artifact, report)
+    subject = None if shown is None else _listed(called, (shown,), report)
+    return None if subject is None else replace(subject, target=artifact.target)
+
+
+def artifact_in_record(
+    record: Record, number: int | None, report: Report
+) -> tuple[int, Artifact] | None:
+    """A generation and its number, of None that by which packets are judged at present.
+
+    Reports `no-such-generation`, and what keeps the record from being read.
+    """
+    if number is None:
+        state = record.state(report)
+        number = None if state is None else state.pending or state.current
+        if number is None:
+            if not report.has_errors:
+                message = "no generation is in force"
+                help_ = "`policylang generations` lists those that are kept"
+                report.add("no-such-generation", message, None, help=help_)
+            return None
+    artifact = record.artifact(number, report)
+    return None if artifact is None else (number, artifact)
+
+
+def machine_of_artifact(called: str, artifact: Artifact, report: Report) -> Machine | None:
+    """The rules of an artifact, read as the kernel lists them."""
+    shown = _listing_of(artifact, report)
+    subject = None if shown is None else _listed(called, (shown,), report)
+    return None if subject is None else subject.machine
+
+
+def _listing_of(artifact: Artifact, report: Report) -> Listing | None:
+    from policylang.apply import kernel, running
+
+    if artifact.target == IPTABLES and not kernel.may_change(Report()):
+        return running.text_of(artifact)
+    return kernel.in_scratch(lambda: running.listing_of(artifact, report), report)
+
+
+# --- two of them ------------------------------------------------------------------------------
+
+
+def in_same_words(one: Subject, other: Subject) -> tuple[Machine, Machine]:
+    """The machines of two subjects with sets called alike, so that they can be compared.
+
+    What is not a policy's is read with the names that the other's policy gives to its sets.
+    """
+    from policylang.analysis.modelled import machine_of
+    from policylang.analysis.ours import as_asked, as_listed
+    from policylang.apply.proved import owners as owners_of
+
+    target = one.target or other.target or NFT
+    rulesets = [subject.ruleset for subject in (one, other) if subject.ruleset is not None]
+
+    is_here = any(subject.target is not None for subject in (one, other))
+
+    def told(subject: Subject) -> Machine:
+        if subject.ruleset is not None:
+            # What a kernel has speaks of numbers of users, and has one target's lines alone.
+            machine = subject.machine
+            if is_here:
+                owners = owners_of(subject.ruleset)
+                machine = machine_of(subject.ruleset, target=target, owners=owners)
+            return as_asked(machine, subject.ruleset, target)
+        return as_listed(subject.machine, rulesets[0], target) if rulesets else subject.machine
+
+    return told(one), told(other)
