@@ -1,20 +1,21 @@
-"""`python -m tests.benchmark` measures, prints two tables, and fails where a figure is missed.
+"""`python -m tests.benchmark` measures, prints tables, and fails where a figure is missed.
 
 The fastest run is what is judged: whatever else the machine does only adds to a run. As root,
 measured runs go before all else on their processor.
 
-Compiles need no rights, packets need root; `packets` or `compile` as argument measures one alone.
+Compiles and answers need no rights, packets and `verify` need root; `compile`, `answers` or
+`packets` as argument measures one alone.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-from tests.benchmark import compiling, packets
+from tests.benchmark import analysing, compiling, packets
 from tests.benchmark.packets import CONNTRACK, FEW, Packets
 from tests.kernel.ground import Loader, obstacle
 
@@ -26,24 +27,27 @@ MOST_GROWTH_NS = 150
 def main(wanted: Sequence[str]) -> int:
     """Print the figures; 1 where one of them is missed."""
     lines: list[str] = []
+    reason = obstacle()
     with tempfile.TemporaryDirectory(prefix="policylang-benchmark-") as folder:
-        if "packets" not in wanted:
-            lines += _print_compiles(Path(folder))
-        if "compile" not in wanted:
-            reason = obstacle()
-            if reason is not None:
-                print(f"\npackets are not measured: {reason}")
-            else:
-                lines += _print_packets(Path(folder))
+        directory = Path(folder)
+        if not wanted or "compile" in wanted:
+            lines += _print_processes(compiling.tasks(directory), directory)
+        if not wanted or "answers" in wanted:
+            as_root = reason is None
+            lines += _print_processes(analysing.tasks(directory, as_root=as_root), directory)
+        if reason is not None:
+            print(f"\npackets are not measured: {reason}")
+        elif not wanted or "packets" in wanted:
+            lines += _print_packets(directory)
     print("\n" + ("\n".join(lines) or "all figures are reached"))
     return 1 if lines else 0
 
 
-def _print_compiles(directory: Path) -> Iterator[str]:
+def _print_processes(tasks: Iterable[compiling.Task], directory: Path) -> Iterator[str]:
     """Print a line a task; yields what was missed."""
     titles = ("median", "min", "max", "cpu", "may be", "MiB")
     print(f"{'whole process, ms':<40}" + "".join(f"{title:>8}" for title in titles))
-    for task in compiling.tasks(directory):
+    for task in tasks:
         runs = compiling.run(task, directory)
         seconds = [run.seconds for run in runs]
         cpu = median(run.cpu_seconds for run in runs)
@@ -57,6 +61,9 @@ def _print_compiles(directory: Path) -> Iterator[str]:
         )
         if task.limit_s is not None and min(seconds) > task.limit_s:
             yield f"missed: {task.name} takes {min(seconds) * 1000:.0f} ms, not {limit}"
+        most_mib = max(run.peak_mib for run in runs)
+        if task.limit_mib is not None and most_mib > task.limit_mib:
+            yield f"missed: {task.name} holds {most_mib:.0f} MiB, not {task.limit_mib:.0f}"
 
 
 def _print_packets(directory: Path) -> Iterator[str]:

@@ -17,12 +17,17 @@ from tests.kernel.ground import REPOSITORY
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A command line, how often it is timed, and what it may take (None: nothing is asked)."""
+    """A command line, how often it is timed, and what it may take (None: nothing is asked).
+
+    `statuses` are the exit statuses that it may end with.
+    """
 
     name: str
     arguments: tuple[str, ...]
     times: int
     limit_s: float | None
+    limit_mib: float | None = None
+    statuses: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +82,15 @@ def run(task: Task, directory: Path) -> tuple[Run, ...]:
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(directory / "bytecode")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with undisturbed():
-        return tuple(_run(argv, environment) for _ in range(task.times + 1))[1:]
+        return tuple(_run(argv, environment, task) for _ in range(task.times + 1))[1:]
 
 
-def _run(argv: Sequence[str], environment: Mapping[str, str]) -> Run:
+def _run(argv: Sequence[str], environment: Mapping[str, str], task: Task) -> Run:
     started = time.perf_counter()
     process = subprocess.Popen(argv, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
+    if process.returncode not in task.statuses:
         raise subprocess.CalledProcessError(process.returncode, argv)
     return Run(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
+from random import Random
 
 FIVE_SERVICES = """\
 zone wan { interface wan0 }
@@ -26,6 +27,53 @@ def host(index: int) -> tuple[str, int]:
 def host_rules(count: int) -> str:
     """As many rules of one verdict, each for a host and a port."""
     return "".join(f"allow udp {p} inbound from {a}\n" for a, p in map(host, range(count)))
+
+
+def overlapping_rules(count: int, *, seed: int = 7) -> str:
+    """A router's policy of as many statements, whose prefixes and port ranges overlap at random."""
+    draw = Random(seed)
+    lines = [
+        "zone wan { interface eth0 }",
+        "zone lan { interface eth1 network 10.0.0.0/8, fd00::/16 }",
+        "zone dmz { interface eth2 }",
+    ]
+    lines += (_overlapping_rule(draw) for _ in range(count - len(lines)))
+    return "\n".join(lines) + "\n"
+
+
+def _overlapping_rule(draw: Random) -> str:
+    first = draw.randrange(1, 60_000)
+    ports = first if draw.random() < 0.6 else f"{first}-{first + draw.choice((10, 100, 5000))}"
+    what = f"{draw.choice(('allow', 'allow', 'deny'))} {draw.choice(('tcp', 'udp'))} {ports}"
+    place = draw.choice(
+        (
+            f"inbound from {_any_prefix(draw)}",
+            "inbound from wan",
+            f"outbound to {_any_prefix(draw)}",
+            f"from {_any_prefix(draw)} in wan to lan",
+            "from lan to dmz",
+            f"from dmz to {_any_prefix(draw)} in wan",
+        )
+    )
+    return f"{what} {place}"
+
+
+def _any_prefix(draw: Random) -> str:
+    if draw.random() < 0.2:
+        return f"2001:db8:{draw.randrange(65_536):x}::/48"
+    length = draw.choice((8, 12, 16, 20, 24, 28, 32))
+    start = draw.choice((10, 172, 192)) << 24 | draw.getrandbits(24)
+    return f"{IPv4Address(start >> (32 - length) << (32 - length))}/{length}"
+
+
+def expectations(count: int, *, seed: int = 8) -> str:
+    """A test block of as many expectations, all of which ask and none of which fails."""
+    draw = Random(seed)
+    lines = "".join(
+        f"  expect some deny tcp {draw.randrange(1, 65_000)} inbound from {_any_prefix(draw)}\n"
+        for _ in range(count)
+    )
+    return f'test "what is asked" {{\n{lines}}}\n'
 
 
 def prefix_list(count: int) -> str:
