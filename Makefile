@@ -10,7 +10,7 @@ SHELL := bash
 # What the tests load into, and what they send through it.
 PACKAGES := python3 python3-venv python3-nftables nftables iptables ipset conntrack iproute2 \
             netbase tzdata vsftpd curl lftp tftpd-hpa ngircd samba samba-common-bin sane-utils \
-            sip-tester openssh-server faketime systemd openssl
+            sip-tester openssh-server faketime systemd openssl git
 
 # Kernel tests wait more than they work: four at a time, those of one file one after the other. In
 # the order of the folders, so that the run ends with files that take no time.

@@ -188,6 +188,16 @@ MISTRANSLATIONS: dict[str, tuple[Any, str, Any]] = {
 
 # Where to look first, for the time that it takes; others show it, too.
 SHOWN_BY = {
+    "FAMILY is lost": 5006,
+    "SIZE is lost": 5017,
+    "IPSEC is lost": 5018,
+    "UntilGuard is lost": 5014,
+    "nothing is added": 5015,
+    "bans are not read": 5006,
+    "answers are not turned": 5009,
+    "a zone has any address": 5017,
+    "nothing is expected of helpers": 5012,
+    "new ports are in no order": 5008,
     "SPORT is lost": 5023,
     "OwnerGuard is lost": 5092,
     "ConnectionsGuard is lost": 5026,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -54,18 +55,31 @@ def test_the_router_needs_what_is_said(
     Path("router.policy").write_text(blocks("policy")[1])
     assert main(["compile", "router.policy", "-o", "out/", "--target", target]) == 0
     assert capsys.readouterr().err == ""
-    (shown,) = blocks("console")
+    shown = blocks("console")[0]
     said = shown.partition("switched on")[2].strip().split(", ")
     sysctls = Path("out/sysctl.conf").read_text()
     assert said == [f"`{name}`" for name in re.findall(r"^(\S+) = 1$", sysctls, re.MULTILINE)]
     assert "nf_nat_ftp" in Path("out/modules-load.conf").read_text().splitlines()
 
 
+def test_what_is_expected_holds(web: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    web.write_text(web.read_text() + blocks("policy")[2])
+    assert main(["test", str(web)]) == 0
+    assert "3 expectations" in capsys.readouterr().out
+
+
+def test_the_answer_is_the_one_shown(web: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = blocks("console")[1]
+    command, _, answer = shown.partition("\n")
+    assert main(shlex.split(command)[2:]) == 2
+    assert capsys.readouterr().out.strip() == answer.strip()
+
+
 def test_language_tour_compiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "own.policy").write_text("allow http outbound\n")
     (tmp_path / "blocklist.txt").write_text("198.51.100.0/24\n")
-    (tmp_path / "tour.policy").write_text(blocks("policy")[2])
+    (tmp_path / "tour.policy").write_text(blocks("policy")[3])
     mirrors = Locked(Ranges.of(1), datetime(2026, 1, 1, tzinfo=UTC))
     lock = lock_text({"resolve mirror.example": mirrors})
     (tmp_path / "tour.policy.lock").write_text(lock)

@@ -67,7 +67,7 @@ def nft_program(request: pytest.FixtureRequest) -> Iterator[None]:
     """Load nft rules by the program `nft`, in a tenth of the time that Python and libnftables take.
 
     Both hand the same script to the same library. What most users have, libnftables, is there for
-    the tests of `apply` itself, for the examples and for whoever starts the command line.
+    the tests of `apply` itself, for one of the examples and for whoever starts the command line.
     """
     ways = nft._ways
     with pytest.MonkeyPatch.context() as patch:
@@ -76,7 +76,7 @@ def nft_program(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-BY_LIBNFTABLES = ("test_apply", "test_example_")
+BY_LIBNFTABLES = ("test_apply", "test_example_web_ftp_server")
 
 
 @pytest.fixture

@@ -207,21 +207,21 @@ def assert_neither_leaked_nor_dropped(counted: Count) -> None:
 
 
 def test_nft_replaces_without_a_gap(routed: Ground, tmp_path: Path) -> None:
-    """The compiled script, loaded 200 times over by `nft -f`."""
+    """The compiled script, loaded eighty times over by `nft -f`."""
     script = str(compiled("nft", tmp_path))
 
     def replace() -> None:
         routed.firewall.run(["nft", "-f", script])
 
-    counted = replaced_under_load(routed, replace, 200)
+    counted = replaced_under_load(routed, replace, 80)
     assert_neither_leaked_nor_dropped(counted)
 
 
 @pytest.mark.parametrize("flavour", ["nft", "legacy"])
 def test_iptables_replaces_without_a_gap(routed: Ground, tmp_path: Path, flavour: str) -> None:
-    """The compiled rules, loaded 100 times over by `iptables-restore --noflush`."""
+    """The compiled rules, loaded forty times over by `iptables-restore --noflush`."""
     folder = compiled("iptables", tmp_path)
-    counted = replaced_under_load(routed, lambda: restore(routed.firewall, flavour, folder), 100)
+    counted = replaced_under_load(routed, lambda: restore(routed.firewall, flavour, folder), 40)
     assert_neither_leaked_nor_dropped(counted)
 
 

@@ -479,7 +479,7 @@ def test_a_machine_without_ipsets_cannot_arm(
 
 # --- packets while the one takes the other's place ------------------------------------------------
 
-FLIPS = 60
+FLIPS = 24
 THROUGH = """
 table inet count {{
   counter allowed {{}}; counter passed {{}}; counter thrown {{}}; counter leaked {{}};

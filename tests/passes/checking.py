@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from itertools import combinations
 from random import Random
 from typing import get_args
@@ -13,7 +14,7 @@ from policylang.diagnostics import Report
 from policylang.ir import actions as ir
 from policylang.ir.capabilities import Capabilities
 from policylang.ir.dump import dump
-from policylang.ir.ruleset import Chain, Lookup, Rule, Ruleset, entry_cube
+from policylang.ir.ruleset import Base, Chain, Lookup, Rule, Ruleset, entry_cube
 from policylang.ir.stages import Stage
 from policylang.ir.verify import verify
 from policylang.optimise import Pass
@@ -21,7 +22,7 @@ from policylang.packets.cube import Packet
 from policylang.packets.fields import ADDRESS_FIELDS, REQUIRES, UNIVERSE, Field
 from policylang.packets.values import V6_BASE, Ranges, name_pattern
 from tests.passes.rulesets import packets, pruned
-from tests.properties.evaluate import evaluate
+from tests.properties.evaluate import Fate, evaluate
 
 PACKETS = 60  # looked at for each ruleset
 
@@ -82,22 +83,30 @@ def _less_one_rule(ruleset: Ruleset) -> list[Ruleset]:
 
 
 def _changed(before: Ruleset, after: Ruleset, seed: int) -> str | None:
+    for base, packet, holding, was in _fates(before, seed):
+        now = evaluate(after, base.stage, base.path, packet, guards_hold=holding.__contains__)
+        if was != now:
+            return (
+                f"on {base.stage.value} {base.path.value}, where {holding or 'no guards'} "
+                f"hold, the fate of {_shown(packet)} was {was} and is {now}"
+            )
+    return None
+
+
+@lru_cache(maxsize=1000)  # many passes are tried on each ruleset
+def _fates(before: Ruleset, seed: int) -> tuple[tuple[Base, Packet, set[ir.Guard], Fate], ...]:
+    """What becomes of packets at each base chain, while some guards hold and others do not."""
     random = Random(seed)
     guards = sorted({g for r in _guarded(before) for g in r.guards}, key=str)
+    found: list[tuple[Base, Packet, set[ir.Guard], Fate]] = []
     for packet in packets(before, random, PACKETS):
         for base in before.bases:
             some = {guard for guard in guards if random.random() < 0.6}
             for holding in ({*guards}, set[ir.Guard](), some):
-                was, now = (
-                    evaluate(r, base.stage, base.path, packet, guards_hold=holding.__contains__)
-                    for r in (before, after)
-                )
-                if was != now:
-                    return (
-                        f"on {base.stage.value} {base.path.value}, where {holding or 'no guards'} "
-                        f"hold, the fate of {_shown(packet)} was {was} and is {now}"
-                    )
-    return None
+                holds = holding.__contains__
+                was = evaluate(before, base.stage, base.path, packet, guards_hold=holds)
+                found.append((base, packet, holding, was))
+    return tuple(found)
 
 
 def _guarded(ruleset: Ruleset) -> list[Rule]:

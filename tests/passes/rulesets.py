@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from random import Random
 
 from policylang.ir.actions import (
@@ -183,6 +184,7 @@ def _alterations() -> dict[Stage, tuple[tuple[Action, Cube], ...]]:
 ALTERATIONS = _alterations()
 
 
+@cache
 def made(seed: int) -> Ruleset:
     """The ruleset of that number: always the same one."""
     return _Maker(Random(seed)).ruleset()

@@ -28,7 +28,7 @@ from policylang.analysis.reading_iptables.restoring import Table, Written, read_
 from policylang.analysis.reading_iptables.targets import Place, Turn, acts, obscure
 from policylang.analysis.reading_iptables.translations import OF_DESTINATIONS, TARGETS, translation
 from policylang.analysis.reading_iptables.turns import Read, together
-from policylang.analysis.unreadable import UnreadableError
+from policylang.analysis.unreadable import UnreadableError, without_circles
 from policylang.ir.actions import Jump, SetMark
 
 PROGRAMS = {4: "iptables", 6: "ip6tables"}
@@ -83,7 +83,7 @@ def read_iptables(
         bases += reader.bases()
         chains |= reader.chains()
     bases.sort(key=lambda base: (HOOK_ORDER.index(base.hook), base.priority))
-    return Machine(tuple(bases), chains)
+    return without_circles(Machine(tuple(bases), chains))
 
 
 Rules = Mapping[str, Sequence[tuple[Rule, Written]]]

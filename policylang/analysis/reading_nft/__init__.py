@@ -25,6 +25,7 @@ from policylang.analysis.reading_nft.reach import (
 from policylang.analysis.reading_nft.rules import Writing, written
 from policylang.analysis.reading_nft.scope import FAMILIES, Scope, chain_name
 from policylang.analysis.reading_nft.steps import Around, steps
+from policylang.analysis.unreadable import without_circles
 
 
 def _is_closed(name: str) -> bool:
@@ -59,7 +60,7 @@ def read_nft(
     # Of one priority those come first that were put on the hook last (nf_hook_entries_grow).
     bases.reverse()
     bases.sort(key=lambda one: (order.index(one[0].hook), one[0].priority, one[1]))
-    return settled(Machine(tuple(base for base, _ in bases), chains))
+    return settled(without_circles(Machine(tuple(base for base, _ in bases), chains)))
 
 
 def left_out(listing: str | Object) -> tuple[str, ...]:
