@@ -94,7 +94,7 @@ def test_rates_are_asked_once_a_packet_by_bucket(bare: Bench) -> None:
         # What takes several lines, or a chain, has one bucket all the same.
         counted("lines", of(DSCP=Ranges.of(0, 1, 2)), SLOW),
         counted("chain", of(ANSWER=ZERO, DSCP=Ranges.of(0, 1, 2)), replace(SLOW, per=PER_SOURCE)),
-        counted("fast", EVERYTHING, RateGuard(700_000, "second", 20_000)),
+        counted("fast", EVERYTHING, RateGuard(10_000, "second", 20_000)),
         # A guard is asked only if those before it hold.
         counted("both", EVERYTHING, SLOW, replace(SLOW, burst=3)),
         counted("missed", of(DSCP=Ranges.of(7)), SLOW),

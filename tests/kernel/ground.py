@@ -246,6 +246,18 @@ def _own_family_only(opened: socket.socket, family: Family) -> None:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
 
+@contextmanager
+def _local_time() -> Iterator[None]:
+    """Local time is that of the environment, as it is in a process that starts in it."""
+    time.tzset()
+    try:
+        yield
+    finally:
+        with mock.patch.dict(os.environ):
+            os.environ.pop("TZ", None)
+            time.tzset()
+
+
 def _call(
     argv: Sequence[str],
     timeout_s: float = 20,
@@ -492,7 +504,7 @@ def policylang(
         out = io.StringIO()
         err = out if has_both else io.StringIO()
         surroundings = mock.patch.dict(os.environ, environment)
-        with surroundings, redirect_stdout(out), redirect_stderr(err):
+        with surroundings, _local_time(), redirect_stdout(out), redirect_stderr(err):
             status = main(arguments)
         if status != 0:
             told = out.getvalue() + ("" if has_both else err.getvalue())

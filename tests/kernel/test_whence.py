@@ -101,9 +101,8 @@ def test_every_rule_that_the_kernel_lists_leads_to_its_statement(
             assert lines == {4}, answer
 
 
+@pytest.mark.parametrize("loader", [Loader.NFT])  # iptables has no handles
 def test_a_handle_leads_to_its_statement_also_where_others_stand_beside_it(desk: Desk) -> None:
-    if desk.loader is not Loader.NFT:
-        pytest.skip("iptables has no handles")
     table = ["nft", "-a", "list", "table", "inet", "policylang"]
     desk.net.firewall.run([*INSERT, "tcp", "dport", "9999", "accept"])
     listed = desk.net.firewall.run(table).stdout.splitlines()
