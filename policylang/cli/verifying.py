@@ -72,6 +72,10 @@ def verify(chosen: argparse.Namespace, source: Source | None, teller: Teller) ->
         if chosen.live and not report.has_errors:
             found = _live(chosen, ruleset, proved_ways, report)
     if not (proved_ways or report.has_errors):
+        for _, why in left_out:
+            help_ = "no target that is here can express the whole policy"
+            report.add("unsupported", why, None, help=help_)
+    if not (proved_ways or report.has_errors):
         report.add(
             "program-missing",
             "no program is here that could load the rules",

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from subprocess import CalledProcessError
 
 from tests.benchmark import analysing, compiling, packets
 from tests.benchmark.packets import CONNTRACK, FEW, Packets
@@ -48,7 +49,12 @@ def _print_processes(tasks: Iterable[compiling.Task], directory: Path) -> Iterat
     titles = ("median", "min", "max", "cpu", "may be", "MiB")
     print(f"{'whole process, ms':<40}" + "".join(f"{title:>8}" for title in titles))
     for task in tasks:
-        runs = compiling.run(task, directory)
+        try:
+            runs = compiling.run(task, directory)
+        except CalledProcessError as error:
+            print(f"{task.name:<40}    ended with status {error.returncode}", flush=True)
+            yield f"missed: {task.name} ended with status {error.returncode}"
+            continue
         seconds = [run.seconds for run in runs]
         cpu = median(run.cpu_seconds for run in runs)
         figures = (median(seconds), min(seconds), max(seconds), cpu)

@@ -365,7 +365,7 @@ def test_what_only_the_kernel_needs_is_refused_without_it(
 def test_an_interrupt_ends_it_at_once(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text(CONTROLLED)
     running = subprocess.Popen(
-        [sys.executable, "-m", "policylang", "test", NAME, "--kernel", "--packets", "50000"],
+        [sys.executable, "-m", "policylang", "test", NAME, "--kernel", "--packets", "2000"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         cwd=tmp_path,
