@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -365,12 +366,14 @@ def test_what_only_the_kernel_needs_is_refused_without_it(
 def test_an_interrupt_ends_it_at_once(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text(CONTROLLED)
     running = subprocess.Popen(
-        [sys.executable, "-m", "policylang", "test", NAME, "--kernel", "--packets", "2000"],
+        [sys.executable, "-m", "policylang", "test", NAME, "--kernel"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         start_new_session=True,
+        # Who starts the tests in the background has them ignore it.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     with running:
         while running.poll() is None and not _has_another_namespace(running.pid):
