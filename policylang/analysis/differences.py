@@ -82,13 +82,14 @@ class _Comparison:
 
     def changes(self) -> Iterator[Change]:
         for way in Way:
-            first = self.old.first[way], self.new.first[way]
-            others = self.old.others[way], self.new.others[way]
-            self.valid = self._valid()
             domain = self.old.domain(way)
             begin = domain & self.space.of(BEGIN)
-            yield from _Way(self, way, *first, begin, is_first=True).changes()
-            yield from _Way(self, way, *others, domain, is_first=False).changes()
+            first = self.old.first(way), self.new.first(way)
+            self.valid = self._valid()
+            yield from _Way(self, way, *first, begin, is_first=True).told()
+            others = self.old.others(way), self.new.others(way)
+            self.valid = self._valid()
+            yield from _Way(self, way, *others, domain, is_first=False).told()
 
     def judged(self, ways: Ways) -> Judged:
         """What becomes of the packets of a way."""
@@ -163,7 +164,15 @@ class _Way:
         flags = Cube.of({Field.L4PROTO: tcp, Field.TCP_FLAGS: _FLAGS})
         return self.space.of(Cube.of(usual)) & self.space.of_all((no_tcp, flags))
 
-    def changes(self) -> Iterator[Change]:
+    def told(self) -> list[Change]:
+        """All changes; of the rest of the pieces nothing is kept, for there may be thousands."""
+        found = list(self._changes())
+        told = self.space.union(change.packets for change in found)
+        for side in (self.old, self.new):
+            side.keep(told)
+        return found
+
+    def _changes(self) -> Iterator[Change]:
         yield from self._verdicts()
         if self.is_first:
             yield from self._translations()
@@ -189,6 +198,7 @@ class _Way:
         if not self.is_first:
             self.comparison.invalid[self.way] = self.differ & self.space.of(_INVALID)
         as_first = self._as_first(self.differ)
+        self._look_at(self.differ)
         for kind, packets, exact in found:
             yield from self._told(kind, packets - as_first, exact)
         yield from self._answers()
@@ -200,7 +210,9 @@ class _Way:
             (a & b, was, is_) for was, a in old.items() for is_, b in new.items() if was != is_
         ]
         plain = [self.comparison.plain(packets) - self.differ for packets, _, _ in pairs]
-        as_first = self._as_first(self.space.union(plain))
+        all_of_them = self.space.union(plain)
+        as_first = self._as_first(all_of_them)
+        self._look_at(all_of_them)
         for packets, (exact, _, _) in zip(plain, pairs, strict=True):
             yield from self._told(Kind.ANSWERED, packets - as_first, exact)
 
@@ -210,6 +222,10 @@ class _Way:
             if piece.verdict is not Verdict.ACCEPTED:
                 groups.setdefault(piece.answer, []).append(piece.packets)
         return {answer: self.space.union(sets) for answer, sets in groups.items()}
+
+    def _look_at(self, packets: Packets) -> None:
+        for side in (self.old, self.new):
+            side.look_at(packets)
 
     def _as_first(self, packets: Packets, *, whatever_state: bool = False) -> Packets:
         """Of other packets, those that fare as first ones do, which is not told again.
@@ -266,7 +282,7 @@ class _Way:
     def _deciding(self, side: Judged, packets: Packets) -> dict[Decider, Packets]:
         """Packets by who decides them on a side."""
         groups: dict[Decider, list[Packets]] = {}
-        for piece, common in side.tree.meeting(packets):
+        for piece, common in side.meeting(packets):
             groups.setdefault(piece.decider, []).append(common)
         return {decider: self.space.union(parts) for decider, parts in groups.items()}
 
@@ -319,7 +335,7 @@ class _Way:
         With `passes` it is told what lets them pass, and on which conditions; where nothing of
         that asks any, also what denies those that differ.
         """
-        met = list(dict.fromkeys(p for p, _ in side.tree.meeting(packets if passes else exact)))
+        met = list(dict.fromkeys(p for p, _ in side.meeting(packets if passes else exact)))
         pieces = [p for p in met if not passes or p.verdict is Verdict.ACCEPTED]
         verdicts, answers = {p.verdict for p in pieces}, {p.answer for p in pieces}
         sent, source = {p.sent for p in pieces}, {p.source for p in pieces}
@@ -328,7 +344,7 @@ class _Way:
         conditions = _asked(lines)
         always = not packets & side.sometimes
         if passes and not always and not conditions:
-            denying = (p for p, _ in side.tree.meeting(exact) if p.verdict is not Verdict.ACCEPTED)
+            denying = (p for p, _ in side.meeting(exact) if p.verdict is not Verdict.ACCEPTED)
             deniers = tuple(dict.fromkeys(_weighty(p.decider for p in denying)))
             asked = _asked(of.lines_of(deniers[:MOST_DECIDERS]))
             if {condition.question for condition in asked}:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from policylang.analysis.diagram import Packets, Space
 from policylang.ir.stages import Path
+from policylang.lower.paths import multicast
 from policylang.packets.cube import Cube
 from policylang.packets.fields import (
     DCCP,
@@ -22,7 +23,7 @@ from policylang.packets.fields import (
     AddressType,
     Field,
 )
-from policylang.packets.values import Ranges, name_range, parse_address
+from policylang.packets.values import Ranges, name_range
 
 NOWHERE = Ranges.of(0)  # the name of no interface
 _REAL = NAMES - NOWHERE - Ranges((name_range("lo"),))
@@ -63,8 +64,8 @@ def first_packets(space: Space) -> Mapping[Path, Packets]:
         kinds: _of(space, {Field.DADDR_TYPE: kinds})
         for kinds in (_LOCAL, _UNICAST, _LOCAL | _GROUPS, _UNICAST | _GROUPS)
     }
-    multicast = _of(
-        space, {Field.DADDR: _MULTICAST, Field.DADDR_TYPE: Ranges.of(AddressType.MULTICAST)}
+    to_groups = _of(
+        space, {Field.DADDR: multicast(), Field.DADDR_TYPE: Ranges.of(AddressType.MULTICAST)}
     )
     here, away = _of(space, {Field.OIF: NOWHERE}), _of(space, {Field.OIF: _REAL})
     own = _of(space, {Field.IIF: NOWHERE, Field.SADDR_TYPE: _LOCAL, Field.IPSEC: Ranges.of(0)})
@@ -72,7 +73,7 @@ def first_packets(space: Space) -> Mapping[Path, Packets]:
         Path.INPUT: arriving
         & here
         & ((between_two & of_type[_LOCAL]) | (others & of_type[_LOCAL | _GROUPS])),
-        Path.FORWARD: arriving & away & (of_type[_UNICAST] | (others & multicast)),
+        Path.FORWARD: arriving & away & (of_type[_UNICAST] | (others & to_groups)),
         Path.OUTPUT: plain
         & own
         & away
@@ -102,11 +103,3 @@ def _granted(space: Space) -> Packets:
 
 def _of(space: Space, terms: dict[Field, Ranges]) -> Packets:
     return space.of(Cube.of(terms))
-
-
-def _multicast() -> Ranges:
-    """224.0.0.0/4 (RFC 5771) and ff00::/8 (RFC 4291)."""
-    return Ranges.merged(r for t in ("224.0.0.0/4", "ff00::/8") if (r := parse_address(t)))
-
-
-_MULTICAST = _multicast()

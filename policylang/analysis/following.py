@@ -100,6 +100,7 @@ class Follower(ChainFollower):
         self._changes_mark = any(isinstance(act, _OF_MARK) for act in acts)
         self._changes_connection = any(isinstance(act, _OF_CONNECTION_MARK) for act in acts)
         self._changed = self._changed_fields()
+        self._changes = self._changes_mark or self._changes_connection or bool(self._changed)
 
     def _changed_fields(self) -> tuple[Field, ...]:
         """The fields that some line changes and that packets entered with any value of."""
@@ -274,7 +275,10 @@ class Follower(ChainFollower):
 
     def _end(self, packets: Packets, going: _Going, by: Met | None, fate: Fate) -> None:
         """Add a fate, with its packets as they were when they entered as well."""
-        going.fates.append(replace(fate, entered=self.as_entered(packets, by) & going.first))
+        entered = packets
+        if by is not None or self._changes or not going.first.covers(packets):
+            entered = self.as_entered(packets, by) & going.first
+        going.fates.append(replace(fate, entered=entered))
 
     def as_entered(self, packets: Packets, by: Met | None) -> Packets:
         """Packets on their way as they were when they entered; their state is not told."""

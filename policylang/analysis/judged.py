@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Generic, TypeVar
 
@@ -37,14 +38,15 @@ class Tree(Generic[T]):
 class Judged:
     """What becomes of the packets of a way on one side.
 
-    `may_pass` and `may_fail` have every question left out; `accepted` has them. `unsure` may fare
-    either way by what is not understood.
+    `may_pass` and `may_fail` have every question left out; `accepted` has them. Of thousands of
+    pieces only those are taken in halves that somebody means to `look_at`.
     """
 
     def __init__(
         self, ways: Ways, space: Space, plain: Callable[[Packets], Packets], *, is_open: bool
     ) -> None:
         self.ways, self.space = ways, space
+        self._tree = Tree[Piece]([], space)
         accepted = (p.packets for p in ways.pieces if p.verdict is Verdict.ACCEPTED)
         self.accepted = space.union(accepted)
         denied = space.union(p.packets for p in ways.pieces if p.verdict is not Verdict.ACCEPTED)
@@ -55,9 +57,22 @@ class Judged:
         self.sometimes = space.nothing if is_plain else self.may_pass & self.may_fail
         self.screened = plain(space.union(p.packets for p in ways.pieces if p.is_screened))
 
-    @cached_property
-    def tree(self) -> Tree[Piece]:
-        return Tree([(piece.packets, piece) for piece in self.ways.pieces], self.space)
+    def look_at(self, packets: Packets) -> None:
+        """Make ready for `meeting` with sets that are within this one."""
+        self._tree = Tree([(one.packets, one) for one in self._within(packets)], self.space)
+
+    def keep(self, packets: Packets) -> None:
+        """Forget which pieces all others are in, and what is done to packets."""
+        self.ways = Ways(self._within(packets), ())
+        self.look_at(packets)
+
+    def meeting(self, packets: Packets) -> Iterator[tuple[Piece, Packets]]:
+        """The pieces that have some of a set, and what they have of it."""
+        yield from self._tree.meeting(packets)
+
+    def _within(self, packets: Packets) -> tuple[Piece, ...]:
+        commons = ((piece, piece.packets & packets) for piece in self.ways.pieces)
+        return tuple(replace(piece, packets=common) for piece, common in commons if common)
 
     @cached_property
     def always(self) -> Packets:

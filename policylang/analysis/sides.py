@@ -8,7 +8,7 @@ It knows nothing of the other machine.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -153,24 +153,21 @@ class Side:
 
     # --- first packets ------------------------------------------------------------------------
 
-    @cached_property
-    def first(self) -> Mapping[Way, Ways]:
-        """What becomes of the first packets of connections, each once on each way.
+    def first(self, way: Way) -> Ways:
+        """What becomes of the first packets of connections on a way.
 
         What goes to a group (broadcast, multicast) goes two ways: to this host, and through it.
         """
-        follower = self.follower
-        inbound = follower.arriving(self.domain(Way.INBOUND), Path.INPUT)
-        forward = follower.arriving(self.domain(Way.FORWARD), Path.FORWARD)
-        outbound = follower.leaving(self.domain(Way.OUTBOUND))
-        journeys = {Way.INBOUND: inbound, Way.FORWARD: forward, Way.OUTBOUND: outbound}
-        return {
-            way: Ways(
-                tuple(p for fate in journey.fates for p in self._pieces(fate)),
-                tuple(self._done(journey.met, self._first_as_it_came)),
-            )
-            for way, journey in journeys.items()
-        }
+        domain = self.domain(way)
+        match way:
+            case Way.INBOUND:
+                journey = self.follower.arriving(domain, Path.INPUT)
+            case Way.FORWARD:
+                journey = self.follower.arriving(domain, Path.FORWARD)
+            case Way.OUTBOUND:
+                journey = self.follower.leaving(domain)
+        pieces = tuple(piece for fate in journey.fates for piece in self._pieces(fate))
+        return Ways(pieces, tuple(self._done(journey.met, self._first_as_it_came)))
 
     def _pieces(self, fate: Fate) -> Iterator[Piece]:
         packets = fate.entered
@@ -202,18 +199,12 @@ class Side:
 
     # --- packets of all states----------------------------------------------------------------
 
-    @cached_property
-    def others(self) -> Mapping[Way, Ways]:
-        """The same of all packets, whatever state they are in, as rules see them.
+    def others(self, way: Way) -> Ways:
+        """The same of all packets of a way, whatever state they are in, as rules see them.
 
         Their addresses are those that translation left them; it is not followed here.
         """
-        hooks = {
-            Way.INBOUND: (Hook.PREROUTING, Hook.INPUT),
-            Way.FORWARD: (Hook.PREROUTING, Hook.FORWARD, Hook.POSTROUTING),
-            Way.OUTBOUND: (Hook.OUTPUT, Hook.POSTROUTING),
-        }
-        return {way: self._through(hooks[way], self.domain(way)) for way in Way}
+        return self._through(_HOOKS[way], self.domain(way))
 
     def _through(self, hooks: tuple[Hook, ...], packets: Packets) -> Ways:
         union = self.space.union
@@ -280,6 +271,11 @@ EFFECTS = (
 )
 NO, NOWHERE = Ranges.of(0), Ranges.of(0)
 LOOPBACK = Ranges((name_range("lo"),))
+_HOOKS = {
+    Way.INBOUND: (Hook.PREROUTING, Hook.INPUT),
+    Way.FORWARD: (Hook.PREROUTING, Hook.FORWARD, Hook.POSTROUTING),
+    Way.OUTBOUND: (Hook.OUTPUT, Hook.POSTROUTING),
+}
 _LAST = {Way.INBOUND: Hook.INPUT, Way.FORWARD: Hook.FORWARD, Way.OUTBOUND: Hook.OUTPUT}
 _INTERFACES = {Way.INBOUND: Field.IIF, Way.FORWARD: Field.IIF, Way.OUTBOUND: Field.OIF}
 

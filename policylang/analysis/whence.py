@@ -23,6 +23,7 @@ from policylang.analysis.machine import (
 from policylang.analysis.walking import Moment, Walk, walk
 from policylang.ir import actions as ir
 from policylang.ir.ruleset import AddressTest, DynamicSet, ListedSet
+from policylang.lower.paths import multicast
 from policylang.packets.cube import Cube
 from policylang.packets.fields import (
     DCCP,
@@ -61,6 +62,10 @@ _IN = re.compile(r"\bIN=")
 _INNER = re.compile(r"\[[^\]]*SRC=[^\]]*\] ?")  # the packet that an ICMP error is about
 _PAIR = re.compile(r"(?:^| )([A-Z][A-Z0-9]*)=(\S*)")
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+_DECIMAL = re.compile(r"[0-9]{1,5}")
+_OCTET = re.compile(r"0x([0-9a-fA-F]{1,2})")
+_EVERYBODY = 0xFFFFFFFF  # 255.255.255.255 (RFC 919)
+_TO_EVERYBODY = "ff:ff:ff:ff:ff:ff"  # what a broadcast of IPv4 is sent to
 
 # States in the order in which rules are most likely to log them.
 _STATES = (State.NEW, State.RELATED, State.INVALID, State.UNTRACKED, State.ESTABLISHED)
@@ -103,6 +108,8 @@ def read_log(text: str) -> Logged | None:
     source, destination = (parse_one_address(pairs.get(end, "")) for end in ("SRC", "DST"))
     if source is None or destination is None:
         return None
+    if (source < V6_BASE) != (destination < V6_BASE):
+        return None
     packet: dict[Field, int] = {
         Field.IIF: _interface(pairs.get("IN", "")),
         Field.OIF: _interface(pairs.get("OUT", "")),
@@ -116,8 +123,10 @@ def read_log(text: str) -> Logged | None:
         packet[Field.TCP_FLAGS] = sum(bit for name, bit in FLAGS.items() if name in words)
     if (mac := _source_mac(pairs.get("MAC", ""))) is not None:
         packet[Field.SMAC] = mac
-    if packet[Field.OIF] == NOBODY and packet[Field.IIF] != NOBODY:
-        packet[Field.DADDR_TYPE] = AddressType.LOCAL
+    is_arriving = packet[Field.OIF] == NOBODY and packet[Field.IIF] != NOBODY
+    kind = _group(destination, pairs.get("MAC", ""))
+    if kind is not None or is_arriving:
+        packet[Field.DADDR_TYPE] = AddressType.LOCAL if kind is None else kind
     if packet[Field.IIF] == NOBODY:
         packet[Field.SADDR_TYPE] = AddressType.LOCAL
     return Logged(head, packet)
@@ -127,23 +136,42 @@ def _interface(name: str) -> int:
     return name_range(name)[0] if name and len(name.encode()) < 16 else NOBODY
 
 
+def _group(destination: int, mac: str) -> AddressType | None:
+    """The kind of a destination that is no single machine's; None where it is, or is not told."""
+    if destination in multicast():
+        return AddressType.MULTICAST
+    if destination == _EVERYBODY or (destination < V6_BASE and mac.startswith(_TO_EVERYBODY)):
+        return AddressType.BROADCAST
+    return None
+
+
 def _numbers(pairs: Mapping[str, str]) -> dict[Field, int]:
+    """What is told in numbers; a line may be cut off anywhere, so what is none is left out."""
     found: dict[Field, int] = {}
     name = pairs.get("PROTO", "")
-    protocol = PROTOCOLS.get(name, int(name) if name.isdecimal() else None)
-    if protocol is not None and protocol < 256:
+    protocol = PROTOCOLS.get(name, _number(name, 255))
+    if protocol is not None:
         found[Field.L4PROTO] = protocol
-    for word, f in (("SPT", Field.SPORT), ("DPT", Field.DPORT), ("LEN", Field.SIZE)):
-        if pairs.get(word, "").isdecimal() and int(pairs[word]) < 65536:
-            found.setdefault(f, int(pairs[word]))
-    if pairs.get("HOPLIMIT", "").isdecimal():
-        found[Field.HOP_LIMIT] = min(int(pairs["HOPLIMIT"]), 255)
-    if pairs.get("TYPE", "").isdecimal() and protocol in (ICMP, ICMPV6):
-        f = Field.ICMP_TYPE if protocol == ICMP else Field.ICMPV6_TYPE
-        found[f] = min(int(pairs["TYPE"]), 255)
-    if pairs.get("TOS", "").startswith("0x"):
-        found[Field.DSCP] = (int(pairs["TOS"], 16) | int(pairs.get("PREC", "0x0"), 16)) >> 2 & 63
+    words = {"SPT": Field.SPORT, "DPT": Field.DPORT, "LEN": Field.SIZE}
+    kinds = {ICMP: Field.ICMP_TYPE, ICMPV6: Field.ICMPV6_TYPE}
+    if protocol in kinds:
+        words["TYPE"] = kinds[protocol]
+    for word, f in (*words.items(), ("HOPLIMIT", Field.HOP_LIMIT)):
+        most = 255 if word in ("TYPE", "HOPLIMIT") else 65_535
+        if (number := _number(pairs.get(word, ""), most)) is not None:
+            found[f] = number
+    octets = [_OCTET.fullmatch(pairs.get(word, "0x00")) for word in ("TOS", "PREC")]
+    if "TOS" in pairs and all(octets):
+        tos = sum(int(octet[1], 16) for octet in octets if octet is not None)
+        found[Field.DSCP] = tos >> 2 & 63
+    elif (traffic_class := _number(pairs.get("TC", ""), 255)) is not None:
+        found[Field.DSCP] = traffic_class >> 2
     return found
+
+
+def _number(text: str, most: int) -> int | None:
+    number = int(text) if _DECIMAL.fullmatch(text) else most + 1
+    return number if number <= most else None
 
 
 def _source_mac(text: str) -> int | None:

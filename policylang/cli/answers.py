@@ -44,15 +44,27 @@ def check(chosen: argparse.Namespace) -> None:
             chosen.parser.error("ask a QUESTION, such as `ssh from any to self`, or `--matrix`")
         if chosen.services is not None and not chosen.matrix:
             chosen.parser.error("--services is for `--matrix`")
-    if chosen.command == "why" and chosen.policy is not None and chosen.generation is not None:
-        chosen.parser.error("--policy and --generation name two things to look in")
+    if chosen.command == "why":
+        _check_why(chosen)
     if chosen.command == "diff":
         if chosen.rev is None and len(chosen.subjects) != 2:
             chosen.parser.error("name two things to compare, OLD and NEW, or `--rev A..B FILE`")
         if chosen.rev is not None and len(chosen.subjects) != 1:
             chosen.parser.error("--rev A..B is for one FILE")
+        if chosen.rev is not None and "..." in chosen.rev:
+            chosen.parser.error("--rev A..B has two dots: both revisions are taken as they are")
         if chosen.subjects.count("-") > 1:
             chosen.parser.error("`-` is standard input, and can be read once")
+
+
+def _check_why(chosen: argparse.Namespace) -> None:
+    if chosen.policy is None:
+        if chosen.target is not None or chosen.parameters:
+            chosen.parser.error("--target and -D are for `--policy FILE`")
+    elif chosen.generation is not None:
+        chosen.parser.error("--policy and --generation name two things to look in")
+    elif chosen.netns is not None:
+        chosen.parser.error("--netns is for what is in force there, and `--policy` is not")
 
 
 def _add_test(commands: Any) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from policylang.cli.subjects import Subject, in_same_words, of_revision, subject
 from policylang.cli.teller import show, wants_color
 from policylang.cli.visible import visible
 from policylang.diagnostics import Report
+from policylang.source import SourceFile, Span
 
 if TYPE_CHECKING:
     from policylang.analysis.changed import Change, Differences, Fate
@@ -55,21 +57,18 @@ def run(chosen: argparse.Namespace, report: Report) -> int:
     show(report, chosen, sys.stderr)
     if compared is None or report.has_errors:
         return REFUSED
+    most = None if chosen.all else MOST_SHOWN
     match chosen.format:
         case "json":
             print(json.dumps(as_json(compared), indent=2))
         case "markdown":
             from policylang.cli.markdown import review
 
-            old, new, most = (
-                compared.old.name,
-                compared.new.name,
-                None if chosen.all else MOST_SHOWN,
-            )
+            old, new = compared.old.name, compared.new.name
             _print(review(old, new, compared.differences, compared.told, most=most))
         case _:
             color = wants_color(chosen.color, sys.stdout)
-            _print(_Lines(color, None if chosen.all else MOST_SHOWN).of(compared))
+            _print(_Lines(color, most).of(compared))
     found = compared.differences
     fails = found.opens if chosen.fail_on == "opened" else bool(found.changes)
     return CHANGES if fails else DONE
@@ -102,28 +101,55 @@ def _compared(chosen: argparse.Namespace, report: Report) -> Compared | None:
 
 
 def _subjects(chosen: argparse.Namespace, report: Report) -> tuple[Subject, Subject] | None:
-    parameters: Mapping[str, str] = chosen.parameters
+    """Both sides, each read whatever is wrong with the other; errors say in which they are."""
     if chosen.rev is None:
-        found = [
-            subject_of(words, report, parameters=parameters, netns=chosen.netns)
-            for words in chosen.subjects
-        ]
+        sides: Sequence[str | Revision] = chosen.subjects
     else:
         (file,) = chosen.subjects
+        path = file if Path(file).is_absolute() else f"./{file}"
         first, second = both_ends(chosen.rev)
-        found = [_at(first, file, report, parameters)]
-        if second is not None:
-            found.append(_at(second, file, report, parameters))
-        else:
-            found.append(subject_of(file, report, parameters=parameters))
-    old, new = found
+        now = file if second is None else Revision(second, path, file)
+        sides = (Revision(first, path, file), now)
+    old, new = (_subject(side, chosen, report) for side in sides)
     return None if old is None or new is None else (old, new)
 
 
-def _at(revision: str, file: str, report: Report, parameters: Mapping[str, str]) -> Subject | None:
-    """A file of this folder as it is in a revision."""
-    path = file if Path(file).is_absolute() else f"./{file}"
-    return of_revision(Revision(revision, path, file), report, parameters=parameters)
+def _subject(
+    side: str | Revision, chosen: argparse.Namespace, report: Report
+) -> Subject | None:
+    own = Report()
+    parameters: Mapping[str, str] = chosen.parameters
+    if isinstance(side, Revision):
+        called = side.text
+        found = of_revision(side, own, parameters=parameters)
+    else:
+        called = side
+        found = subject_of(side, own, parameters=parameters, netns=chosen.netns)
+    report.take(_placed(own, called))
+    return found
+
+
+_LAST = re.compile(r"[^/:]*$")  # what a policy calls itself: its name in its folder
+
+
+def _placed(report: Report, called: str) -> Report:
+    """A report in which files are called as on the command line: both sides have the same names."""
+    folder = _LAST.sub("", called)
+    files: dict[SourceFile, SourceFile] = {}
+
+    def placed(span: Span) -> Span:
+        new = files.setdefault(span.file, SourceFile(f"{folder}{span.file.name}", span.file.text))
+        return replace(span, file=new)
+
+    found = [
+        replace(
+            one,
+            span=None if one.span is None else placed(one.span),
+            labels=tuple(replace(label, span=placed(label.span)) for label in one.labels),
+        )
+        for one in report.diagnostics
+    ]
+    return Report(found, report.heeded)
 
 
 # --- for people -------------------------------------------------------------------------------

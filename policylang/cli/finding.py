@@ -31,12 +31,12 @@ from policylang.syntax import tree
 NEAR = 0.8  # how alike a rule must be to be named where none is the same
 MOST_RULES = 8
 
-_HANDLE = re.compile(r"(?:# )?handle (?P<handle>\d+)")
+_HANDLE = re.compile(r"(?:# )?handle (?P<handle>\d{1,9})")
 _APPENDED = re.compile(r"^(?:-t \S+ )?-[AI] (?P<chain>\S+) (?:\d+ )?(?P<rule>.*)$")
 _ADDED = re.compile(r"^(?:add|insert) rule \S+ \S+ (?P<chain>\S+) (?P<rule>.*)$")
-_NUMBERED = re.compile(r"^(?P<chain>\S+(?: \S+){0,3}?) (?:rule )?#?(?P<number>\d+)$")
-_PLACE = re.compile(r"^(?P<file>\S+):(?P<line>\d+)(?: .*)?$")
-_COUNTER = re.compile(r"^\s*(?:\d+|-)\s+(?:\d+|-)\s+(?P<place>\S+:\d+) ")
+_NUMBERED = re.compile(r"^(?P<chain>\S+(?: \S+){0,3}?) (?:rule )?#?(?P<number>\d{1,9})$")
+_PLACE = re.compile(r"^(?P<file>\S+):(?P<line>\d{1,9})(?: .*)?$")
+_COUNTER = re.compile(r"^\s*(?:\d+|-)\s+(?:\d+|-)\s+(?P<place>\S+:\d{1,9}) ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,13 @@
-"""Rules whose statements are known: those of a policy, or of a generation of the record."""
+"""Reads the rules of a policy, or of a generation, together with the statements behind them.
+
+What is asked of them it does not know.
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,9 +22,10 @@ from policylang.apply.nft_listing import SWITCH, ListedRule
 from policylang.apply.written import WrittenLine, written
 from policylang.backends.base import Artifact
 from policylang.cli.changing import site_of
-from policylang.cli.subjects import NFT, artifact_in_record, machine_of_artifact
+from policylang.cli.subjects import NFT, artifact_in_record, in_force, machine_of_artifact
 from policylang.diagnostics import Report
 from policylang.ir.ruleset import AddressTest
+from policylang.lower.stateful import lower
 from policylang.source import SourceFile
 from policylang.syntax.loader import load
 
@@ -55,18 +59,27 @@ class Known:
     folder: Path | None = None
     live: tuple[LiveSet, ...] = ()
 
+    def may_be(self, rule: ListedRule, line: WrittenLine) -> bool:
+        """Whether a rule that is in force may be a line of ours, as far as their texts tell."""
+        return not self.listed or line in self.listed.get(bare(rule.text), ())
+
 
 def known_of(chosen: argparse.Namespace, report: Report) -> Known | None:
+    """The rules that a command line names: of `--policy`, else of a generation.
+
+    None, with errors in the report, where they cannot be had.
+    """
     if chosen.policy is not None:
         return _of_policy(chosen, report)
     return _of_record(chosen, report)
 
 
 def _of_policy(chosen: argparse.Namespace, report: Report) -> Known | None:
-
     own = Report()
     path = Path(chosen.policy)
-    ruleset = pipeline.ruleset_of(path, own, parameters=chosen.parameters)
+    loaded = load(path, own, chosen.parameters)
+    policy = pipeline.meant_by(loaded, own)
+    ruleset = None if policy is None else pipeline.optimised(lower(policy, own), own)
     target = chosen.target or NFT
     artifact = None if ruleset is None else pipeline.artifact_of(ruleset, target, own)
     if ruleset is None or artifact is None:
@@ -74,7 +87,6 @@ def _of_policy(chosen: argparse.Namespace, report: Report) -> Known | None:
         return None
     machine = machine_of(ruleset, target=target)
     lines = tuple(written(artifact))
-    loaded = load(path, Report(), chosen.parameters)
     tests = ruleset.address_tests
     known = Known(str(path), artifact, machine, tests, lines, loaded=loaded, folder=path.parent)
     return _as_listed(known, Report())
@@ -82,7 +94,6 @@ def _of_policy(chosen: argparse.Namespace, report: Report) -> Known | None:
 
 def _of_record(chosen: argparse.Namespace, report: Report) -> Known | None:
     """A generation: that of a number, or the one in force."""
-
     record = site_of(chosen.netns).record
     found = artifact_in_record(record, chosen.generation, report)
     if found is None:
@@ -98,7 +109,9 @@ def _of_record(chosen: argparse.Namespace, report: Report) -> Known | None:
     known = Known(f"generation {number}", artifact, machine, (), lines, loaded=loaded)
     live = members.listed(None, Report(), netns=chosen.netns) or ()
     known = replace(_as_listed(known, Report()), live=tuple(live))
-    return _with_handles(known, chosen.netns)
+    # The kernel numbers the rules that are in force, and those of no other generation.
+    is_in_force = number == in_force(record, report)
+    return _with_handles(known, chosen.netns) if is_in_force else known
 
 
 def _read_again(files: Sequence[SourceFile], parameters: dict[str, str]) -> Loaded | None:
@@ -118,14 +131,11 @@ def _read_again(files: Sequence[SourceFile], parameters: dict[str, str]) -> Load
 
 def _as_listed(known: Known, report: Report) -> Known:
     """With the texts of rules as the kernel would list them, where this process may ask it."""
-
     engine = engines.chosen(known.artifact.target, None, report)
     loaded = None if engine is None else recovery.as_loaded(engine, known.artifact, report)
     if loaded is None:
         return known
-    own: dict[str, list[WrittenLine]] = {}
-    for line in known.lines:
-        own.setdefault(line.place, []).append(line)
+    own = _by_place(known.lines)
     listed: dict[str, list[WrittenLine]] = {}
     for chain in loaded.chains:
         lines = own.get(chain.place, [])
@@ -137,25 +147,30 @@ def _as_listed(known: Known, report: Report) -> Known:
 
 def _with_handles(known: Known, netns: str | None) -> Known:
     """With the numbers that the kernel gave to the rules that are in force."""
-
     quiet = Report()
     if known.artifact.target != NFT:
         return known
     tables = guard.inside(site_of(netns), lambda: nft.tables_of_ours(quiet), quiet)
     if tables is None:
         return known
-    own: dict[str, list[WrittenLine]] = {}
-    for line in known.lines:
-        own.setdefault(line.place, []).append(line)
+    own = _by_place(known.lines)
     handles: dict[int, WrittenLine] = {}
     for table in (tables.pending, tables.ours):
         for chain in () if table is None else table.chains:
             lines = own.get(f"chain {chain.name}", [])
             rules = [rule for rule in chain.rules if SWITCH not in rule.text]
-            same = lines if len(lines) == len(rules) else [_same(r, lines, known) for r in rules]
+            is_whole = len(lines) == len(rules) and all(map(known.may_be, rules, lines))
+            same = lines if is_whole else [_same(rule, lines, known) for rule in rules]
             pairs = zip(rules, same, strict=True)
             handles |= {r.handle: line for r, line in pairs if line is not None and r.handle}
     return replace(known, handles=handles)
+
+
+def _by_place(lines: Iterable[WrittenLine]) -> dict[str, list[WrittenLine]]:
+    found: dict[str, list[WrittenLine]] = {}
+    for line in lines:
+        found.setdefault(line.place, []).append(line)
+    return found
 
 
 def _same(rule: ListedRule, lines: list[WrittenLine], known: Known) -> WrittenLine | None:

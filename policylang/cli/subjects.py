@@ -5,6 +5,7 @@ Whatever it was, it becomes a machine. What its rules mean it does not know.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from policylang.source import SourceFile
 
 LIVE, GENERATION = "live", "generation"
+_GENERATION = re.compile(r"[0-9]{1,9}")
 STDIN, STDIN_NAME = "-", "<stdin>"
 RULES_V4, RULES_V6, SETS = "rules.v4", "rules.v6", "sets.ipset"  # of a compile to a folder
 NFT, IPTABLES = "nft", "iptables"
@@ -68,7 +70,7 @@ def subject_of(
         if words == LIVE:
             return _live(netns, report)
         kind, _, number = words.partition(":")
-        if words == GENERATION or (kind == GENERATION and number.isdecimal()):
+        if words == GENERATION or (kind == GENERATION and _GENERATION.fullmatch(number)):
             return _generation(int(number) if number else None, netns, report)
         if "," in words:
             return _saved(words.split(","), words, report)
@@ -106,9 +108,10 @@ def _file(
     if words != STDIN and path.is_dir() and (path / RULES_V4).exists():
         names = [path / one for one in (RULES_V4, RULES_V6, SETS)]
         return _saved([str(one) for one in names if one.exists()], called, report)
-    text = _text(words, called, report)
-    if text is None:
+    data = _bytes(words, called, report)
+    if data is None:
         return None
+    text = _decoded(data)
     match _kind_of(text):
         case "nft-json":
             from policylang.analysis.reading_nft import read_nft
@@ -118,36 +121,62 @@ def _file(
             return _of_texts([text], called, report)
         case "nft-script":
             return _script(text, called, report)
+    called = STDIN_NAME if words == STDIN else called
+    source = _source(words, data, called, report)
+    return None if source is None else _policy(source, called, report, parameters, questions)
+
+
+def _source(words: str, data: bytes, called: str, report: Report) -> Source | None:
+    """A policy that was read; None, with `not-utf8`, where it is no text and has no place to tell.
+
+    What can be read only once (standard input, a pipe) is not read again.
+    """
     from policylang.pipeline import Text
 
-    source: Source = path if words != STDIN else Text(text, STDIN_NAME, Path.cwd())
-    called = STDIN_NAME if words == STDIN else called
-    return _policy(source, called, report, parameters, questions)
-
-
-def _text(words: str, called: str, report: Report) -> str | None:
-    """What a file or standard input holds; reports `unreadable-file`.
-
-    What is not UTF-8 stays as it is: who reads a policy tells the place.
-    """
-    if words == STDIN:
-        return standard_input(called, report)
+    if words != STDIN and Path(words).is_file():
+        return Path(words)
     try:
-        data = Path(words).read_bytes()
+        return Text(data.decode("utf-8-sig"), called, Path.cwd())
+    except UnicodeDecodeError as error:
+        where = "standard input" if words == STDIN else f"`{called}`"
+        report.add("not-utf8", f"byte {error.start + 1} of {where} is not UTF-8", None)
+        return None
+
+
+def _bytes(words: str, called: str, report: Report) -> bytes | None:
+    """What a file or standard input holds; reports `unreadable-file`."""
+    if words == STDIN:
+        return _input(called, report)
+    try:
+        return Path(words).read_bytes()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "no such path"
         report.add("unreadable-file", f"cannot read `{called}`: {why[0].lower()}{why[1:]}", None)
         return None
+
+
+def _decoded(data: bytes) -> str:
+    """Text in which what is not UTF-8 has a mark in its place: who reads a policy tells where."""
     return data.decode("utf-8-sig", "replace")
+
+
+def _text(words: str, report: Report) -> str | None:
+    data = _bytes(words, words, report)
+    return None if data is None else _decoded(data)
 
 
 def standard_input(called: str, report: Report) -> str | None:
     """What standard input holds; reports `unreadable-file`."""
+    data = _input(called, report)
+    return None if data is None else _decoded(data)
+
+
+def _input(called: str, report: Report) -> bytes | None:
     if sys.stdin is None:
         report.add("unreadable-file", "standard input is closed", None)
         return None
     try:
-        return sys.stdin.buffer.read().decode("utf-8-sig", "replace")
+        return sys.stdin.buffer.read()
     except OSError as error:
         why = error.strerror or "it cannot be read"
         report.add("unreadable-file", f"cannot read `{called}`: {why}", None)
@@ -201,7 +230,7 @@ def _policy(
 
 
 def _saved(names: list[str], called: str, report: Report) -> Subject | None:
-    texts = [text for name in names if (text := _text(name, name, report)) is not None]
+    texts = [text for name in names if (text := _text(name, report)) is not None]
     return _of_texts(texts, called, report) if len(texts) == len(names) else None
 
 
@@ -292,8 +321,7 @@ def artifact_in_record(
     Reports `no-such-generation`, and what keeps the record from being read.
     """
     if number is None:
-        state = record.state(report)
-        number = None if state is None else state.pending or state.current
+        number = in_force(record, report)
         if number is None:
             if not report.has_errors:
                 message = "no generation is in force"
@@ -302,6 +330,12 @@ def artifact_in_record(
             return None
     artifact = record.artifact(number, report)
     return None if artifact is None else (number, artifact)
+
+
+def in_force(record: Record, report: Report) -> int | None:
+    """The generation by which packets are judged at present; None where there is none."""
+    state = record.state(report)
+    return None if state is None else state.pending or state.current
 
 
 def machine_of_artifact(called: str, artifact: Artifact, report: Report) -> Machine | None:

@@ -481,7 +481,7 @@ def test_ranges_hold_what_differs_and_nothing_that_passes_beside_it() -> None:
         assert not region.is_whole or told.covers(change.packets & there)
         beside = told - change.packets
         for side in sides:
-            pieces = side.first[change.way].pieces
+            pieces = side.first(change.way).pieces
             passing = space.union(p.packets for p in pieces if p.verdict is Fare.ACCEPTED)
             assert not beside.meets(passing), (change.kind, change.way)
         looked_at += 1
