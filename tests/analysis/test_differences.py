@@ -47,6 +47,7 @@ from policylang.packets.values import V6_BASE, Ranges, parse_address
 from policylang.pipeline import Text, policy_of
 from tests.analysis.brute import NOW, _grid, readable
 from tests.differential.lowering import fields_of
+from tests.benchmark.policies import overlapping_rules
 from tests.differential.probes import aimed_at
 from tests.reference.interpreter import Moment, Packet, decide
 
@@ -123,6 +124,15 @@ SAME = {
 def test_what_means_the_same_is_no_difference(case: str) -> None:
     assert between(*SAME[case]) == []
     assert between(*reversed(SAME[case])) == []
+
+
+def test_a_thousand_statements_that_overlap_take_little_room() -> None:
+    """Each has a piece of its own on both sides; what both decide alike need not be kept."""
+    text = overlapping_rules(1_000)
+    lines = text.splitlines()
+    (old, _), (new, _) = read(text), read("\n".join(lines[:500] + lines[501:]))
+    (found,) = differences(old, new, Space(most_nodes=1_300_000)).changes
+    assert found.kind is Kind.CLOSED
 
 
 # --- what differs -----------------------------------------------------------------------------
