@@ -25,14 +25,24 @@ from policylang.packets.fields import Field, State
 
 @dataclass(frozen=True, slots=True)
 class Bits:
-    """What is known of a 32-bit word: its bits under `mask` are those of `value`."""
+    """What is known of a 32-bit word: its bits under `mask` are those of `value`.
+
+    Those under `copied` came from another word, and nobody knows here what they are.
+    """
 
     value: int = 0
     mask: int = 0
+    copied: int = 0
 
     def then(self, value: int, mask: int) -> Bits:
         """What is known once the bits under `mask` became `value`."""
-        return Bits(self.value & ~mask | value & mask, self.mask | mask)
+        return Bits(self.value & ~mask | value & mask, self.mask | mask, self.copied & ~mask)
+
+    def from_other(self, other: Bits, mask: int) -> Bits:
+        """What is known once the bits under `mask` became those of another word."""
+        known = self.then(other.value, mask & other.mask)
+        unknown = mask & ~other.mask
+        return Bits(known.value & ~unknown, known.mask & ~unknown, known.copied | unknown)
 
 
 NO_BITS = Bits()
@@ -56,8 +66,6 @@ class Changes:
     code: int | None = None
     is_untracked: bool = False
     puts: tuple[Put, ...] = ()
-    is_mark_copied: bool = False  # from the connection's: what it is then nobody knows here
-    is_connection_mark_copied: bool = False
 
     def after(self, act: object) -> Changes:
         """The changes once a packet met `act` as well."""
@@ -66,10 +74,11 @@ class Changes:
                 return replace(self, mark=self.mark.then(value, mask))
             case ir.SetConnectionMark(value, mask):
                 return replace(self, connection_mark=self.connection_mark.then(value, mask))
-            case CopyMark(to_connection):
+            case CopyMark(to_connection, mask):
+                mark, kept = self.mark, self.connection_mark
                 if to_connection:
-                    return replace(self, is_connection_mark_copied=True)
-                return replace(self, is_mark_copied=True)
+                    return replace(self, connection_mark=kept.from_other(mark, mask))
+                return replace(self, mark=mark.from_other(kept, mask))
             case ir.SetDscp(code):
                 return replace(self, code=code)
             case ir.Untrack():
@@ -106,9 +115,9 @@ class Changes:
     def _asked(self, condition: Condition) -> Iterator[Condition | None]:
         """The condition as far as it is open; None where it does not hold."""
         match condition.question:
-            case MarkIs() if self.is_mark_copied:
+            case MarkIs(mask=mask) if mask & self.mark.copied:
                 yield _unknown(condition)
-            case ConnectionMarkIs() if self.is_connection_mark_copied:
+            case ConnectionMarkIs(mask=mask) if mask & self.connection_mark.copied:
                 yield _unknown(condition)
             case MarkIs(value, mask):
                 yield from _open(condition, value, mask, self.mark, MarkIs)

@@ -261,6 +261,7 @@ class _Reader:
                 self._helper(line, changes, met, way)
                 yield {changes: met}, {}
             case Obscure(may_decide=may_decide):
+                way.add(line.act, line, met)
                 yield {changes: self._obscure(line, changes, met, way) if may_decide else met}, {}
             case ir.SetMark() | ir.SetConnectionMark() | ir.SetDscp() | ir.Untrack():
                 yield {changes.after(line.act): met}, {}
@@ -310,7 +311,6 @@ class _Reader:
         assert isinstance(line.act, Obscure)
         accepts = met & self._asked(f"{line.act.text}: accepts it")
         drops = (met - accepts) & self._asked(f"{line.act.text}: drops it")
-        way.add(line.act, line, met)
         _join(way.accepted, changes, accepts)
         _join(way.ended, changes, drops)
         way.add(ir.Drop(), line, drops)

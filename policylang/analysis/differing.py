@@ -233,10 +233,12 @@ def _became(changes: Changes) -> str:
 
 
 def _bits(word: str, bits: Bits) -> str:
-    if not bits.mask:
-        return ""
     full = bits.mask == 0xFFFFFFFF
-    return f"{word} {bits.value:#x}" + ("" if full else f"/{bits.mask:#x}")
+    known = f"{word} {bits.value:#x}" + ("" if full else f"/{bits.mask:#x}")
+    return _listed(
+        known if bits.mask else "",
+        f"{word} copied under {bits.copied:#x}" if bits.copied else "",
+    )
 
 
 def question_words(question: m.Question) -> str:

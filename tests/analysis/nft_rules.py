@@ -97,10 +97,13 @@ table inet t {
 	limit few { rate 10/minute burst 3 packets; }
 	set once { type ipv4_addr; size 100; flags dynamic,timeout; timeout 5m; }
 	set kept { type ipv4_addr; size 100; flags dynamic; }
+	set twos_by_port { type inet_service . ipv4_addr; flags timeout; }
 	set pairs { type ipv4_addr . inet_service; flags dynamic; }
 	set twos { type ipv4_addr . inet_service; flags dynamic; }
 	map ports { type inet_service : ipv4_addr . inet_service; elements = { 80 : 192.0.2.7 . 8080 } }
 	map verdicts { type ipv4_addr : verdict; flags interval; elements = { 192.0.2.0/24 : accept, * : drop } }
+	map grown { type ipv4_addr : mark; flags dynamic; }
+	set metered { type ipv4_addr; flags dynamic; limit rate 5/minute; elements = { 192.0.2.7 limit rate 5/minute } }
 	map marks { type ipv4_addr : mark; elements = { 192.0.2.7 : 0x7 } }
 	chain sub {
 		return
@@ -116,6 +119,20 @@ table inet t {
 """  # noqa: E501 (as nft takes it)
 
 # The chain, the rule, and the lines that it is read as; a rule is put there by itself.
+
+# nft 1.0.6 lists it in its own words, for it has no JSON for what is put into a map.
+_GROWS = "update @grown { ip saddr : 0x00000005 }"
+GROWN = (line(ANY, Obscure(_GROWS, may_decide=True), holds(Unknown(_GROWS))),)
+# A mark of which nobody knows any bit.
+_SETS = "bit {:#x} of what comes of: ct mark set ip saddr map @grown"
+FREED: tuple[tuple[Act, tuple[Condition, ...]], ...] = (
+    (ir.SetConnectionMark(0, FULL), ()),
+    *(
+        (ir.SetConnectionMark(bit, bit), (holds(Unknown(_SETS.format(bit))),))
+        for bit in (1 << n for n in range(32))
+    ),
+)
+
 RULES: tuple[tuple[str, str, tuple[Line, ...]], ...] = (
     ("input", "accept", (line(ANY, Accept()),)),
     ("input", "counter drop", (line(ANY, Drop()),)),
@@ -395,6 +412,32 @@ RULES: tuple[tuple[str, str, tuple[Line, ...]], ...] = (
         "meta mark set ip saddr map @marks",
         (line(among(SADDR="192.0.2.7"), ir.SetMark(7, FULL)),),
     ),
+    ("mangle", "update @grown { ip saddr : 0x5 }", GROWN),
+    (
+        "mangle",
+        "ct mark set ip saddr map @grown",
+        (
+            line(
+                ANY,
+                Obscure("ct mark set ip saddr map @grown", may_decide=False),
+                holds(Unknown("there is a value: ct mark set ip saddr map @grown")),
+            ),
+            *(
+                line(
+                    ANY,
+                    act,
+                    holds(Unknown("there is a value: ct mark set ip saddr map @grown")),
+                    *bit,
+                )
+                for act, bit in FREED
+            ),
+        ),
+    ),
+    (
+        "mangle",
+        "ip daddr set 192.0.2.7",
+        (line(V4, Obscure("ip daddr set 192.0.2.7", may_decide=True)),),
+    ),
     ("mangle", "ip dscp set ef", (line(V4, ir.SetDscp(46)),)),
     ("mangle", "ip6 dscp set cs1", (line(V6, ir.SetDscp(8)),)),
     ("mangle", "ip ttl set 5", (line(V4, Obscure("ip ttl set 5", may_decide=False)),)),
@@ -440,10 +483,66 @@ RULES: tuple[tuple[str, str, tuple[Line, ...]], ...] = (
     (
         "mangle",
         "tcp dport 80 tproxy to :8080",
-        (line(among(L4PROTO=TCP, DPORT=80), Obscure("tproxy port 8080", may_decide=True)),),
+        (
+            line(
+                among(L4PROTO=TCP, DPORT=80),
+                Obscure("tproxy port 8080", may_decide=True),
+                holds(Unknown("tproxy port 8080")),
+            ),
+        ),
+    ),
+    (
+        "mangle",
+        "meta l4proto tcp tproxy to :tcp dport map { 1 : 2, 3 : 4 } accept",
+        (
+            line(
+                OF_TCP,
+                Obscure("tproxy port tcp dport map { 1 : 2, 3 : 4 }", may_decide=True),
+                holds(Unknown("tproxy port tcp dport map { 1 : 2, 3 : 4 }")),
+            ),
+            line(OF_TCP, Accept(), holds(Unknown("tproxy port tcp dport map { 1 : 2, 3 : 4 }"))),
+        ),
     ),
     ("input", "synproxy mss 1460", (line(OF_TCP, Obscure("synproxy mss 1460", may_decide=True)),)),
     # what is no field
+    (
+        "input",
+        "ip saddr @metered accept",
+        (line(ANY, Accept(), holds(Unknown("ip saddr @metered"))),),
+    ),
+    ("input", "ct label 5 accept", (line(TRACKED, Accept(), holds(Unknown("ct label in 5"))),)),
+    ("input", "ct label == 5 accept", (line(TRACKED, Accept(), holds(Unknown("ct label 5"))),)),
+    (
+        "input",
+        "exthdr frag exists accept",
+        (line(V6, Accept(), holds(Unknown("exthdr frag exists"))),),
+    ),
+    (
+        "input",
+        "exthdr frag missing accept",
+        (line(V6, Accept(), holds(Unknown("exthdr frag exists"), False)),),
+    ),
+    (
+        "input",
+        "exthdr frag != missing accept",
+        (line(V6, Accept(), holds(Unknown("exthdr frag exists"))),),
+    ),
+    (
+        "input",
+        "th dport . ip saddr @twos_by_port accept",
+        (
+            line(
+                V4 & among(L4PROTO=PORTED),
+                Accept(),
+                holds(InSet("twos_by_port", (Field.DPORT, Field.SADDR))),
+            ),
+            line(
+                V4 & among(L4PROTO=Ranges.between(0, 255) - PORTED),
+                Accept(),
+                holds(Unknown("th dport . ip saddr @twos_by_port (no ports)")),
+            ),
+        ),
+    ),
     ("input", "meta mark 0x5 accept", (line(ANY, Accept(), holds(MarkIs(5, FULL))),)),
     ("input", "meta mark != 0x5 accept", (line(ANY, Accept(), holds(MarkIs(5, FULL), False)),)),
     (

@@ -29,6 +29,7 @@ from policylang.analysis.machine import (
     Machine,
     MarkIs,
     NotAfter,
+    Obscure,
     RateHolds,
     Return,
 )
@@ -213,6 +214,17 @@ LOOSE = rules(line(LOG, SSH), line(ACCEPT, SSH), DEFAULT)
             rules(line(DROP, on=(Condition(MarkIs(1, 0xFF)),))),
             "drop",
         ),
+        (
+            rules(line(CopyMark(True, 0xFF), SSH)),
+            rules(line(CopyMark(True, 0xFFFF), SSH)),
+            "connection mark copied under 0xffff",
+        ),
+        (
+            rules(line(ir.SetConnectionMark(5, 0xFF), SSH), line(CopyMark(False, 0xFF), SSH)),
+            rules(line(CopyMark(False, 0xFF), SSH), line(ir.SetConnectionMark(5, 0xFF), SSH)),
+            "mark 0x5",
+        ),
+        (rules(line(Obscure("TTL --ttl-set 5", may_decide=False), SSH)), rules(), "TTL"),
         (
             rules(line(AddTo("x", (Field.SADDR,), 60), SSH)),
             rules(line(AddTo("x", (Field.SADDR,), 30), SSH)),

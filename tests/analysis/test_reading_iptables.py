@@ -392,6 +392,14 @@ UNKNOWN: list[tuple[str, dict[str, str | int | Ranges]]] = [
     ('-m string --algo bm --string "-j DROP"', {}),
     ("-m nothing-known --of 1 2 --this", {}),
     ("-m policy --dir in --pol ipsec --proto esp", {"ipsec": 1}),
+    # options that a later version may have
+    ("-m mac --mac-source 02:00:00:00:00:01 --over vlan", {}),
+    ("-m helper --helper ftp --once", {}),
+    # what nothing lists
+    ("-m time --datestop 2027-02-31T23:59:59", {}),
+    ('-p icmp --icmp-type ""', {"proto": 1}),
+    ("-i a\ud800", {}),
+    (f"-m limit --limit {'9' * 5000}/second", {}),
 ]
 
 
@@ -404,6 +412,22 @@ def test_what_is_not_understood_is_unknown(rule: str, said: dict[str, str | int 
     for word in rule.split("-m ")[-1].split():
         if word.isalnum() and not word.isdigit() and "!" not in rule:
             assert word in condition.question.text, "the text is that of the rule"
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "-m statistic --mode random --probability 0.25",
+        "-m statistic --mode nth --every 7 --packet 3",
+        "-m quota --quota 5000",
+        "-m recent --update --seconds 60 --name X",
+    ],
+)
+def test_what_counts_for_itself_is_a_question_of_its_rule(rule: str) -> None:
+    """A packet that one of them leaves alone may meet the next one."""
+    text = f"*filter\n:INPUT ACCEPT\n-A INPUT {rule} -j ACCEPT\n-A INPUT {rule} -j DROP\nCOMMIT\n"
+    first, second = read_iptables(text, "").chains["iptables filter INPUT"]
+    assert first.conditions != second.conditions
 
 
 def test_conntrack_has_seen_nothing_in_raw() -> None:
@@ -556,6 +580,37 @@ def test_a_rule_without_target_does_nothing_unless_a_match_does() -> None:
     assert lines_of("-p tcp", 4) == []
     (line,) = lines_of("-p tcp -m recent --set --name X", 4)
     assert line.act == Obscure("-m recent --set --name X", may_decide=False)
+
+
+def test_a_target_with_options_that_nobody_knows_is_not_understood() -> None:
+    (line,) = lines_of("-j SNAT --to-source 192.0.2.1 --by-moon", 4, "nat", "POSTROUTING")
+    assert line.act == Obscure("SNAT --to-source 192.0.2.1 --by-moon", may_decide=True)
+
+
+@pytest.mark.parametrize(
+    ("target", "asked"),
+    [
+        ("TOS --set-tos 0x10/0x3f", "-m dscp --dscp 4"),
+        ("HL --hl-set 5", "-m hl --hl-eq 5"),
+        ("HMARK --hmark-tuple src --hmark-mod 4 --hmark-rnd 0x1", "-m mark --mark 1"),
+        ("CONNMARK --restore-mark --nfmask 0xff --ctmask 0xff00", "-m mark --mark 1"),
+        ("SET --del-set hosts src", "-m set --match-set hosts src"),
+    ],
+)
+def test_what_is_changed_unknown_to_us_is_not_asked_as_before(target: str, asked: str) -> None:
+    """Where a rule asks for what a target sets, nobody knows what becomes of the packet."""
+    rules = f"*mangle\n:INPUT ACCEPT\n-A INPUT -j {target}\n"
+    name = "ip6tables mangle INPUT"
+    (line,) = read_iptables("", f"{rules}COMMIT\n", IPSETS).chains[name]
+    assert isinstance(line.act, Obscure) and not line.act.may_decide
+    later = f"{rules}COMMIT\n*filter\n:INPUT ACCEPT\n-A INPUT {asked} -j ACCEPT\nCOMMIT\n"
+    (line,) = read_iptables("", later, IPSETS).chains[name]
+    assert isinstance(line.act, Obscure) and line.act.may_decide
+
+
+def test_a_line_ends_at_its_end_alone() -> None:
+    (line,) = lines_of('-j DROP -m comment --comment "a\x0bb\u2028c"', 4)
+    assert line.place == "iptables filter INPUT 1: a\x0bb\u2028c"
 
 
 # --- sharing --------------------------------------------------------------------------------------
@@ -741,6 +796,8 @@ def test_sets_are_filled_swapped_and_emptied() -> None:
         ("*filter\n-A INPUT ! -j\nCOMMIT\n", 2),
         ("*filter\n-A INPUT accept\nCOMMIT\n", 2),
         ("*filter\n-A INPUT -g nowhere\nCOMMIT\n", 2),
+        ("*filter\n-A INPUT -j DROP\n-I INPUT 0 -j ACCEPT\nCOMMIT\n", 3),
+        ("*filter\n-I INPUT 2 -j ACCEPT\nCOMMIT\n", 2),
         ("*broute\nCOMMIT\n", 1),
         ("*filter\nCOMMIT\n# Table `x' is incompatible, use 'nft' tool.\n", 3),
     ],
@@ -749,6 +806,13 @@ def test_what_is_no_listing_is_refused_with_its_line(text: str, line: int) -> No
     with pytest.raises(UnreadableError) as caught:
         read_iptables("*filter\nCOMMIT\n", text)
     assert caught.value.line == line
+
+
+def test_a_list_of_lists_of_sets_is_not_understood() -> None:
+    text = "create all list:set size 8\nadd all all\n"
+    ask = "*filter\n:INPUT ACCEPT\n-A INPUT -m set --match-set all src -j DROP\nCOMMIT\n"
+    (line,) = read_iptables(ask, "", text).chains["iptables filter INPUT"]
+    assert line.conditions == (Condition(Unknown("-m set --match-set all src")),)
 
 
 @pytest.mark.parametrize("text", ["add x 192.0.2.1\n", "Name: x\n", "swap a b\n"])

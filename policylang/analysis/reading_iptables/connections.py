@@ -13,11 +13,17 @@ from policylang.analysis.reading_iptables.asking import (
     of,
     turned,
 )
-from policylang.analysis.reading_iptables.numbers import address, address_span, by_mask, span
+from policylang.analysis.reading_iptables.numbers import (
+    address,
+    address_span,
+    by_mask,
+    name_span,
+    span,
+)
 from policylang.analysis.reading_iptables.options import Match, Option
 from policylang.analysis.reading_iptables.transport import PORTED, protocol
 from policylang.packets.fields import FAMILY_ADDRESSES, Field, FlowDirection, State
-from policylang.packets.values import V6_BASE, Ranges, name_range
+from policylang.packets.values import V6_BASE, Ranges
 
 TRACKED = Ranges.of(State.NEW, State.ESTABLISHED, State.RELATED)
 LOST = Ranges.of(State.INVALID, State.UNTRACKED)  # of no connection
@@ -119,7 +125,7 @@ def helper(match: Match) -> Asked:
         raise NotUnderstoodError(match.text)
     name = option.words[0]
     names = [name, _PORT.sub("", name)] if name else []
-    values = Ranges.merged(name_range(word) for word in names)
+    values = Ranges.merged(name_span(word) for word in names)
     if not name:
         values = turned(Ranges.of(0), Field.CT_HELPER, negated=True)
     return of(Field.CT_HELPER, turned(values, Field.CT_HELPER, negated=option.negated))

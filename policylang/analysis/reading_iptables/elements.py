@@ -20,7 +20,7 @@ from policylang.analysis.reading_iptables.asking import (
 )
 from policylang.analysis.reading_iptables.headers import mac_number
 from policylang.analysis.reading_iptables.ipsets import IpSet
-from policylang.analysis.reading_iptables.numbers import address_span, number
+from policylang.analysis.reading_iptables.numbers import address_span, name_span, number
 from policylang.analysis.reading_iptables.protocols import PROTOCOLS
 from policylang.packets.fields import (
     ADDRESS_FIELDS,
@@ -33,7 +33,7 @@ from policylang.packets.fields import (
     UNIVERSE,
     Field,
 )
-from policylang.packets.values import Range, Ranges, name_range
+from policylang.packets.values import Range, Ranges
 
 # The protocols whose ports ipset reads (ip_set_get_ip4_port of ip_set_getport.c), that have
 # fields; of others the port is 0.
@@ -172,7 +172,7 @@ def _part(ipset: IpSet, part: str, word: str, field: Field) -> tuple[Fields, Row
         case "iface":
             if word.startswith("physdev:"):
                 raise NotUnderstoodError(word)
-            return (field,), (name_range(word),)
+            return (field,), (name_span(word),)
         case "mac":
             n = mac_number(word)
             return (field,), ((n, n),)

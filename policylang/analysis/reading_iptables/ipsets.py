@@ -42,10 +42,10 @@ _FLAGS = {"counters", "comment", "skbinfo", "forceadd", "-exist", "-!"}
 def read_sets(text: str) -> dict[str, IpSet]:
     """The sets by name; raises UnreadableError with the line."""
     sets: dict[str, IpSet] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         if line.startswith("add "):
             _, _, rest = line.partition(" ")
-            name, _, element = rest.partition(" ")
+            name, _, element = rest.strip().partition(" ")
             if name not in sets or not element:
                 raise UnreadableError(f"no set `{name}` to add to", number)
             sets[name].elements.append(element)

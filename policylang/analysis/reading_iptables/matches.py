@@ -28,9 +28,10 @@ from policylang.analysis.reading_iptables.asking import (
     where,
 )
 from policylang.analysis.reading_iptables.members import Sets
+from policylang.analysis.reading_iptables.numbers import name_span
 from policylang.analysis.reading_iptables.options import Match, Option, Rule
 from policylang.packets.fields import OCTET, UNIVERSE, Field
-from policylang.packets.values import Ranges, name_range
+from policylang.packets.values import Ranges
 
 # With the hooks where packets have none.
 INTERFACES = {
@@ -156,6 +157,8 @@ class Matches:
         name, family = match.name, self.family
         if self.table == RAW and name in OF_CONNTRACK:
             raise NotUnderstoodError(match.text)
+        if not match.is_known:
+            raise NotUnderstoodError(match.text)
         if name in BARE and not match.options:
             return EVERY
         if name == "owner":
@@ -185,7 +188,7 @@ def _interface(option: Option, hooks: frozenset[Hook]) -> Asked:
     if text.endswith("*"):  # which is a letter like any other to iptables
         raise NotUnderstoodError(text)
     field, without = INTERFACES[option.name]
-    values = turned(Ranges((name_range(pattern),)), field, negated=option.negated)
+    values = turned(Ranges((name_span(pattern),)), field, negated=option.negated)
     if hooks and hooks <= without:
         values = UNIVERSE[field] if 0 in values else Ranges()
     if values == UNIVERSE[field]:

@@ -37,6 +37,7 @@ OF_PARTS: Mapping[str, Mapping[str, Field]] = {
     "iface": {"src": Field.IIF, "dst": Field.OIF},
     "mac": {"src": Field.SMAC},
 }
+LIST = "list:set"
 KINDS = {
     "bitmap:ip",
     "bitmap:port",
@@ -91,7 +92,7 @@ class Sets:
         if ipset is None:
             raise NotUnderstoodError(name)
         changes = ipset.has_timeouts or name in self.filled or self.is_open(name)
-        if ipset.kind == "list:set":
+        if ipset.kind == LIST:
             if changes:
                 raise NotUnderstoodError(name)
             return self._listed(ipset, flags, family, negated=negated)
@@ -108,7 +109,9 @@ class Sets:
 
     def _listed(self, ipset: IpSet, flags: tuple[str, ...], family: int, *, negated: bool) -> Asked:
         """A list of sets, in any of which a packet may be (list_set_ktest of ip_set_list_set.c)."""
-        names = [element.split()[0] for element in ipset.elements]
+        names = [element.partition(" ")[0] for element in ipset.elements]
+        if any(name in self.by_name and self.by_name[name].kind == LIST for name in names):
+            raise NotUnderstoodError(ipset.name)  # which ipset refuses
         found = [self.asked(name, flags, family, negated=negated) for name in names]
         if negated:
             return all_of(found)

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from policylang.analysis.reading_iptables.asking import NotUnderstoodError
-from policylang.packets.values import V6_BASE, Range, Ranges, parse_address, parse_one_address
+from policylang.packets.values import (
+    V6_BASE,
+    Range,
+    Ranges,
+    name_range,
+    parse_address,
+    parse_one_address,
+)
 
+MOST_DIGITS = 40  # none is written with more, `0b` and all
 MOST_RANGES = 4096  # into so many ranges a mask that is no prefix may take IPv4 addresses apart
 
 
@@ -13,6 +21,8 @@ def number(text: str, most: int = 0xFFFF_FFFF) -> int:
 
     Raises NotUnderstoodError for what is none, or above `most`.
     """
+    if len(text) > MOST_DIGITS:
+        raise NotUnderstoodError(text)
     if text.isdecimal() and text.isascii() and (text[0] != "0" or text == "0"):
         value = int(text)
         if value > most:
@@ -30,7 +40,8 @@ def number(text: str, most: int = 0xFFFF_FFFF) -> int:
 
 def decimal(text: str, most: int) -> int:
     """A number of decimal digits."""
-    if not (text.isascii() and text.isdigit()) or int(text) > most:
+    is_number = text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS
+    if not is_number or int(text) > most:
         raise NotUnderstoodError(text)
     return int(text)
 
@@ -66,6 +77,14 @@ def address_span(text: str, family: int) -> Range:
     if found is None or (found[0] >= V6_BASE) != (family == 6):
         raise NotUnderstoodError(text)
     return found
+
+
+def name_span(pattern: str) -> Range:
+    """A name, or all that begin as a pattern with a trailing `*` does."""
+    try:
+        return name_range(pattern)
+    except UnicodeEncodeError:
+        raise NotUnderstoodError(pattern) from None
 
 
 def by_mask(value: int, mask: int) -> Ranges:

@@ -6,7 +6,7 @@ next option.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -47,6 +47,11 @@ class Match:
         words = [option.text for option in self.options]
         return " ".join([f"-m {self.name}", *words] if self.name else words)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether all options of it are among those that are read."""
+        return is_known(self.options, OF_MATCHES.get(self.name, {}))
+
     def get(self, name: str) -> Option | None:
         """The last option of that name, which is the one that holds."""
         found = None
@@ -61,6 +66,11 @@ class Match:
         return option.words[0] if option is not None and option.words else None
 
 
+def is_known(options: Iterable[Option], table: Mapping[str, tuple[str, int]]) -> bool:
+    """Whether all options are in a table, each with as many words as it says there."""
+    return all(table.get(o.name) == (o.name, len(o.words)) for o in options)
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A rule taken apart. `target` is empty where there is none; `goes` for `-g`."""
@@ -71,6 +81,11 @@ class Rule:
     done: Match  # the options of the target
     comment: str
     family: int | None = None  # 4 or 6, where it says so: the other program leaves it out
+
+    @property
+    def is_done_known(self) -> bool:
+        """Whether all options of the target are among those that are read."""
+        return is_known(self.done.options, OF_TARGETS.get(self.target, {}))
 
     @property
     def asks_for_interface(self) -> bool:

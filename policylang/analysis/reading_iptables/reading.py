@@ -17,6 +17,7 @@ from policylang.analysis.machine import (
     MarkIs,
     Obscure,
     Return,
+    Unknown,
 )
 from policylang.analysis.reading_iptables.asking import NotUnderstoodError
 from policylang.analysis.reading_iptables.ipsets import read_sets
@@ -75,11 +76,22 @@ def read_iptables(
         for family, text in ((4, v4), (6, v6))
         for table in read_tables(text).values()
     ]
+    asked = {
+        family: frozenset(
+            match.name
+            for of, _, rules in tables
+            if of == family
+            for lines in rules.values()
+            for rule, _ in lines
+            for match in rule.matches
+        )
+        for family in PROGRAMS
+    }
     sets = Sets(sets_there, is_open, _filled(rules for _, _, rules in tables))
     for family, table, rules in tables:
         if table.name not in BUILT_IN:
             raise UnreadableError(f"no table is called `{table.name}`", table.line)
-        reader = _TableReader(family, table, rules, sets, owners or {})
+        reader = _TableReader(family, table, rules, sets, owners or {}, asked[family])
         bases += reader.bases()
         chains |= reader.chains()
     bases.sort(key=lambda base: (HOOK_ORDER.index(base.hook), base.priority))
@@ -139,6 +151,18 @@ def _filled(tables: Iterable[Rules]) -> frozenset[str]:
     )
 
 
+# Each rule's own: what one of them finds is not what another of the same words does.
+OF_ITS_OWN = {"statistic", "quota", "recent"}
+
+
+def _asked_at(condition: Condition, rule: Rule, place: str) -> Condition:
+    """The condition, of a match that counts for itself asked at its place alone."""
+    match condition.question:
+        case Unknown(text) if any(m.name in OF_ITS_OWN and m.text == text for m in rule.matches):
+            return replace(condition, question=Unknown(f"{text} ({place})"))
+    return condition
+
+
 @dataclass(slots=True)
 class _TableReader:
     """Makes the base chains and lines of one table of one family.
@@ -152,6 +176,7 @@ class _TableReader:
     rules: Rules
     sets: Sets
     owners: Owners
+    asked: frozenset[str]  # the matches of all rules of the family
     _by_hooks: dict[frozenset[Hook], Matches] = field(default_factory=dict)
     _apart: frozenset[str] = frozenset()
     _made: dict[str, tuple[Line, ...]] = field(default_factory=dict)
@@ -235,24 +260,25 @@ class _TableReader:
 
     def _lines(self, rule: Rule, written: Written, matches: Matches, where: str) -> Iterator[Line]:
         place = f"{PROGRAMS[self.family]} {self.table.name} {where}"
-        if rule.comment:
-            place = f"{place}: {rule.comment}"
+        said = f"{place}: {rule.comment}" if rule.comment else place
         if not rule.target:
             # Which does nothing, unless a match of it does.
             for match in rule.matches:
                 if match.name == "recent":
-                    yield Line(ALL, Obscure(match.text, may_decide=False), (), place)
+                    yield Line(ALL, Obscure(match.text, may_decide=False), (), said)
             return
         asked, protocols = matches.asked(rule)
         cubes = asked.cubes
         if not cubes:
             return
-        for act in self._acts(rule, written, Place(self.family, protocols), matches.hooks):
+        conditions = tuple(_asked_at(c, rule, place) for c in asked.conditions)
+        at = Place(self.family, protocols, self.asked)
+        for act in self._acts(rule, written, at, matches.hooks):
             if isinstance(act, Turn):
                 for bit in (1 << n for n in range(32) if act.bits >> n & 1):
-                    yield Line(cubes, Jump(self._turning(bit)), asked.conditions, place)
+                    yield Line(cubes, Jump(self._turning(bit)), conditions, said)
             else:
-                yield Line(cubes, act, asked.conditions, place)
+                yield Line(cubes, act, conditions, said)
 
     def _turning(self, bit: int) -> str:
         """A chain that turns a bit of the mark round."""
@@ -278,10 +304,13 @@ class _TableReader:
         if name == "RETURN":
             return (Return(),)
         if name == "CONNMARK" and self.table.name == RAW:
-            return (obscure(name, rule.done),)  # of no packet that conntrack has yet to see
+            # of no packet that conntrack has yet to see
+            return (obscure(name, rule.done, frozenset()),)
+        if not rule.is_done_known:
+            return (obscure(name, rule.done, place.asked),)
         if name in TARGETS:
             try:
                 return (translation(name, rule.done, place.family, hooks),)
             except NotUnderstoodError:
-                return (obscure(name, rule.done),)
+                return (obscure(name, rule.done, place.asked),)
         return acts(name, rule.done, place, self.sets)

@@ -10,6 +10,7 @@ from policylang.analysis.reading_iptables.words import split_words
 from policylang.analysis.unreadable import UnreadableError
 
 _COUNTERS = re.compile(r"\[\d+:\d+\]\s*")
+_PLACE = re.compile(r"[0-9]{1,9}")
 _OTHER_TOOL = re.compile(r"# Table `(?P<name>[^']*)' is incompatible")
 
 LONG = {
@@ -56,7 +57,7 @@ def read_tables(text: str) -> dict[str, Table]:
     tables: dict[str, Table] = {}
     now: Table | None = None
     number = 0
-    for number, raw in enumerate(text.splitlines(), 1):
+    for number, raw in enumerate(text.removesuffix("\n").split("\n"), 1):
         line = raw.strip()
         if not line or line.startswith("#"):
             if other := _OTHER_TOOL.match(line):
@@ -103,9 +104,12 @@ def _command(table: Table, line: str, number: int) -> None:
             table.chain(rest[0]).rules.append(Written(tuple(rest[1:]), number))
         case "-I":
             at, rule = 0, rest[1:]
-            if rule and rule[0].isdigit():
+            rules = table.chain(rest[0]).rules
+            if rule and _PLACE.fullmatch(rule[0]):
                 at, rule = int(rule[0]) - 1, rule[1:]
-            table.chain(rest[0]).rules.insert(at, Written(tuple(rule), number))
+            if not 0 <= at <= len(rules):
+                raise UnreadableError(f"the chain `{rest[0]}` has no rule {at + 1}", number)
+            rules.insert(at, Written(tuple(rule), number))
         case "-N":
             table.chain(rest[0])
         case "-P" if len(rest) > 1:

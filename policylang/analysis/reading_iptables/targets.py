@@ -93,12 +93,24 @@ GOES_ON = {
 }
 
 
+# The matches that find otherwise behind a target of which it is not known what it sets.
+_MARKS, _CODES = frozenset({"mark", "connmark"}), frozenset({"dscp", "tos"})
+CHANGES: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(("MARK", "CONNMARK", "HMARK"), _MARKS),
+    **dict.fromkeys(("DSCP", "TOS", "ECN"), _CODES),
+    "HL": frozenset({"hl"}),
+    "TTL": frozenset({"ttl"}),
+    "SET": _MARKS | {"set"},
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a target stands: its family, and the protocols that the rule's `-p` leaves."""
+    """Where a target stands: in which family, and behind which `-p` and other matches."""
 
     family: int
     protocols: Ranges
+    asked: frozenset[str]  # the matches that rules of the family ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +134,16 @@ def acts(name: str, done: Match, place: Place, sets: Sets) -> tuple[Act | Turn, 
             return tuple(_mark(done))
     except NotUnderstoodError:
         pass
-    return (obscure(name, done),)
+    return (obscure(name, done, place.asked),)
 
 
-def obscure(name: str, done: Match) -> Obscure:
-    """A target by its text."""
+def obscure(name: str, done: Match, asked: frozenset[str]) -> Obscure:
+    """A target by its text.
+
+    Where it changes what one of the matches `asked` may find, anything may come of the packet.
+    """
     goes_on = name in GOES_ON or name in _CONTINUING
+    goes_on = goes_on and not asked & CHANGES.get(name, frozenset())
     return Obscure(f"{name} {done.text}".strip(), may_decide=not goes_on)
 
 

@@ -45,7 +45,11 @@ def time(match: Match) -> Asked:
         found = _DATE.fullmatch(stop)
         if found is None:
             raise NotUnderstoodError(match.text)
-        parts.append(where(NotAfter(date(*map(int, found.groups())), is_local)))
+        try:
+            last = date(*map(int, found.groups()))
+        except ValueError:
+            raise NotUnderstoodError(match.text) from None
+        parts.append(where(NotAfter(last, is_local)))
     others = [option.text for option in match.options if option.name not in _UNDERSTOOD]
     asked = all_of(parts)
     return asked.but_unknown(f"-m time {' '.join(others)}") if others else asked

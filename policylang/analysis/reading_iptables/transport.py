@@ -158,12 +158,12 @@ def _type(text: str, names: dict[str, Type]) -> tuple[int | None, int | None]:
     """The type and code of a word, None for any; a name may be cut short."""
     if text == "any":
         return None, None
-    if text[0].isdigit():
+    if text[:1].isdigit():
         first, slash, last = text.partition("/")
         return number(first, 255), number(last, 255) if slash else None
     if text in names:
         return names[text]
     found = {kind for name, kind in names.items() if name.lower().startswith(text.lower())}
-    if len(found) != 1:
+    if not text or len(found) != 1:
         raise NotUnderstoodError(text)
     return found.pop()

@@ -195,7 +195,15 @@ class _Merger:
 def _others(line: Line, share: Share | None) -> tuple[Condition, ...]:
     if share is None:
         return line.conditions
-    return tuple(c for c in line.conditions if c != Condition(Unknown(share.asked)))
+    return tuple(c for c in line.conditions if not _is_of(c, share.asked))
+
+
+def _is_of(condition: Condition, asked: str) -> bool:
+    """Whether a condition is that of a match, at whatever place."""
+    match condition.question:
+        case Unknown(text):
+            return condition.holds and (text == asked or text.startswith(f"{asked} ("))
+    return False
 
 
 def _is_whole(shares: Sequence[Share]) -> bool:

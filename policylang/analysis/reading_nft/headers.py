@@ -33,7 +33,6 @@ OF_HEADER = {
         )
     },
 }
-PORT_HEADERS = ("tcp", "udp", "dccp", "sctp")
 PORT_FIELDS = {"sport": Field.SPORT, "dport": Field.DPORT}
 ADDRESS_FIELDS = {"saddr": Field.SADDR, "daddr": Field.DADDR}
 ADDRESS_KINDS = {"ip": kinds.V4, "ip6": kinds.V6}
@@ -49,7 +48,8 @@ def payload(protocol: str, name: str, family: str) -> Selector:
     """A field of a header, in a table of a family; raises NotUnderstoodError."""
     words = f"{protocol} {name}"
     needs = OF_HEADER.get(protocol, EVERYTHING)
-    if family == "ip6" and protocol in ("icmp", "igmp"):  # ICMP within IPv6, which no field has
+    others = {"ip6": ("icmp", "igmp"), "ip": ("icmpv6",)}.get(family, ())
+    if protocol in others:  # ICMP within IPv6 and the like, which no field has
         raise NotUnderstoodError(words, Cube.of({Field.L4PROTO: needs[Field.L4PROTO]}))
     match protocol, name:
         case (("ip" | "ip6"), ("saddr" | "daddr")):

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from policylang.analysis.reading_nft import words
 from policylang.analysis.reading_nft.cases import NotUnderstoodError
 from policylang.analysis.reading_nft.listing import Json
-from policylang.analysis.reading_nft.phrases import phrase
+from policylang.analysis.reading_nft.phrases import BESIDE_ELEMENTS, phrase
 from policylang.packets.fields import NAMES
+from policylang.packets.protocols import ICMP_TYPES
 from policylang.packets.values import (
+    NAME_BYTES,
     V4_ADDRESSES,
     V6_ADDRESSES,
     Range,
@@ -43,7 +45,7 @@ class Kind:
         match said:
             case {"set": [*elements]}:
                 return Ranges.merged(pair for element in elements for pair in self.values(element))
-            case {"elem": {"val": value}}:
+            case {"elem": {"val": value}} if is_plain(said):
                 return self.values(value)
             case {"range": [start, end]} if self.wraps:
                 low, high = self.read(start)[0], self.read(end)[1]
@@ -91,6 +93,14 @@ class Kind:
         return number
 
 
+def is_plain(element: Json) -> bool:
+    """Whether an element is in its set for all packets: it has no limit, count or quota."""
+    match element:
+        case {"elem": {**body}}:
+            return body.keys() <= {"val", *BESIDE_ELEMENTS}
+    return True
+
+
 def numbers(universe: Ranges, bits: int, named: Mapping[str, int] | None = None) -> Kind:
     """The kind of plain numbers, of which some have names."""
     known = named or {}
@@ -125,7 +135,9 @@ def _address(universe: Ranges) -> Callable[[Json], Range]:
 
 def _name(said: Json) -> Range:
     """A name, or with a `*` at its end all that begin so; `\\*` is the character."""
-    if not isinstance(said, str):
+    if not isinstance(said, str) or len(said.encode(errors="surrogatepass")) > NAME_BYTES + 2:
+        raise NotUnderstoodError(phrase(said))
+    if not said.isprintable():  # which neither interfaces nor helpers are called
         raise NotUnderstoodError(phrase(said))
     if said.endswith("\\*"):
         low, _ = name_range(f"{said[:-2]}**")  # the last star alone says that more may follow
@@ -179,7 +191,7 @@ SOME_LENGTH = Kind(PORT.universe, _some_length, 16)
 OCTET = numbers(Ranges.between(0, 255), 8)
 PROTOCOL = numbers(Ranges.between(0, 255), 8, words.PROTOCOLS)
 TCP_FLAGS = numbers(Ranges.between(0, 255), 8, words.TCP_FLAGS)
-ICMP_TYPE = numbers(Ranges.between(0, 255), 8, words.ICMP_TYPES)
+ICMP_TYPE = numbers(Ranges.between(0, 255), 8, ICMP_TYPES)
 ICMPV6_TYPE = numbers(Ranges.between(0, 255), 8, words.ICMPV6_TYPES)
 DSCP = numbers(Ranges.between(0, 63), 6, words.DSCPS)
 NUMBER = numbers(WORD, 32)

@@ -11,6 +11,7 @@ from policylang.analysis.unreadable import UnreadableError
 # Whatever JSON may hold; each reader takes it apart by patterns, and what fits none is not known.
 Json = object
 Object = Mapping[str, Json]
+NESTED = "the listing is nested too deeply"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,10 @@ def _parsed(text: str) -> Json:
     except json.JSONDecodeError as error:
         what = "the listing is empty" if not text.strip() else "the listing is no JSON, or cut off"
         raise UnreadableError(what, error.lineno) from error
+    except ValueError as error:  # a number of thousands of digits
+        raise UnreadableError("the listing has a number that is too long", 1) from error
     except RecursionError as error:
-        raise UnreadableError("the listing is nested too deeply", 1) from error
+        raise UnreadableError(NESTED, 1) from error
 
 
 def _items(listing: Json) -> list[Object]:

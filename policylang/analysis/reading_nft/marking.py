@@ -19,6 +19,7 @@ from policylang.analysis.reading_nft.cases import (
     Cases,
     NotUnderstoodError,
     asked,
+    both,
     of_cube,
     unknown,
 )
@@ -41,15 +42,20 @@ CT_MARK: Json = {"ct": {"key": "mark"}}
 
 def written(key: Json, value: Json, scope: Scope) -> Iterator[Step]:
     """What a `mangle` of the listing does, one thing after the other."""
-    obscure = Obscure(phrase({"mangle": {"key": key, "value": value}}), may_decide=False)
+    text = phrase({"mangle": {"key": key, "value": value}})
+    obscure = Obscure(text, may_decide=_is_asked(key))
     match value:
         case {"map": {"key": looked_up, "data": data}}:
             try:
                 chosen = chosen_by(looked_up, data, scope)
             except NotUnderstoodError as reason:
-                yield from _freed(key, obscure, of_cube(reason.packets))
+                yield from _freed(key, obscure, _found(of_cube(reason.packets), text))
+                return
+            acts = [(cases, _act(key, one)) for cases, one in chosen]
+            if any(act is None for _, act in acts):
+                yield from _freed(key, obscure, _found(ALWAYS, text))
             else:
-                yield Step([(cases, _act(key, one) or obscure) for cases, one in chosen])
+                yield Step(acts)
             return
     copied = _copied(key, value)
     act = _act(key, value)
@@ -60,7 +66,34 @@ def written(key: Json, value: Json, scope: Scope) -> Iterator[Step]:
     elif key in (META_MARK, CT_MARK) and _turns_few(known := _known(key, value)):
         yield from _turned(key, known)
     else:
-        yield from _freed(key, obscure, _needs(key))
+        needs = _needs(key)
+        yield from _freed(key, obscure, needs if _is_there(value) else _found(needs, text))
+
+
+def _found(needs: Cases, text: str) -> Cases:
+    """Where a value is read of a packet, or looked up, the rule ends for what has none."""
+    return both(needs, unknown(f"there is a value: {text}"))
+
+
+def _is_there(value: Json) -> bool:
+    """Whether there is a value for each packet: a constant, or a number made for it."""
+    match value:
+        case str() | int() | {"numgen": _} | {"symhash": _}:
+            return True
+    return False
+
+
+def _is_asked(key: Json) -> bool:
+    """Whether matches read what is written, so that any may find otherwise behind it."""
+    match key:
+        case {"payload": {"protocol": "ip" | "ip6", "field": str(name)}}:
+            return name not in UNREAD
+        case {"payload": _}:
+            return True
+    return False
+
+
+UNREAD = frozenset({"ttl", "ecn", "id", "frag-off", "checksum", "flowlabel"})
 
 
 def _freed(key: Json, obscure: Obscure, needs: Cases) -> Iterator[Step]:

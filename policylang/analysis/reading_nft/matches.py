@@ -18,7 +18,14 @@ from policylang.analysis.reading_nft.cases import (
     of_cube,
     unknown,
 )
-from policylang.analysis.reading_nft.headers import OF_FAMILY, PORTED, THERE, fib, payload
+from policylang.analysis.reading_nft.headers import (
+    NOT_PORTED,
+    OF_FAMILY,
+    PORTED,
+    THERE,
+    fib,
+    payload,
+)
 from policylang.analysis.reading_nft.kinds import ANYTHING_ELSE
 from policylang.analysis.reading_nft.listing import Json, operation, parts_of
 from policylang.analysis.reading_nft.phrases import phrase
@@ -29,6 +36,7 @@ from policylang.packets.fields import TCP, UNIVERSE, Field
 from policylang.packets.values import Ranges
 
 FEW_ELEMENTS = 8
+MOST_BITS = 128  # of an address, the longest that is shifted
 OPPOSITES = {"!=": "==", "!": "in"}
 
 
@@ -66,7 +74,8 @@ def _read(operator: str, left: Json, right: Json, scope: Scope) -> Cases:
         positive = OPPOSITES.get(operator, operator)
         text = phrase({"match": {"op": positive, "left": left, "right": right}})
         if right is False:
-            text, holds = phrase({"match": {"op": "==", "left": left, "right": True}}), False
+            text = phrase({"match": {"op": positive, "left": left, "right": True}})
+            holds = not holds
         return both(of_cube(reason.packets), unknown(text, holds=holds))
 
 
@@ -127,16 +136,19 @@ def _in_named(operator: str, left: Json, name: str, scope: Scope) -> Cases:
     if body is None:
         raise NotUnderstoodError(name)
     needs = _needs(chosen)
+    is_opposite = _is_opposite(operator, needs)
+    text = phrase({"match": {"op": "==", "left": left, "right": name}})
     if not scope.is_lasting(name[1:], body):
         fields = tuple(s.field for s in chosen if s.field is not None)
         if len(fields) < len(chosen):
             raise NotUnderstoodError(name, needs)
-        if any(not s.elsewhere.is_empty for s in chosen):
-            needs = needs & PORTED
-        return both(of_cube(needs), asked(Condition(InSet(name[1:], fields), operator == "==")))
+        question = asked(Condition(InSet(scope.named(name[1:]), fields), holds=not is_opposite))
+        if all(s.elsewhere.is_empty for s in chosen):
+            return both(of_cube(needs), question)
+        elsewhere = both(of_cube(needs & NOT_PORTED), _without_ports(text, holds=not is_opposite))
+        return (*both(of_cube(needs & PORTED), question), *elsewhere)
     boxes = scope.boxes(name[1:], tuple(s.kind for s in chosen))
-    text = phrase({"match": {"op": "==", "left": left, "right": name}})
-    return _held(_is_opposite(operator, needs), boxes, chosen, text)
+    return _held(is_opposite, boxes, chosen, text)
 
 
 def _in_boxes(operator: str, left: Json, right: Json, chosen: tuple[Selector, ...]) -> Cases:
@@ -186,12 +198,17 @@ def _held(is_opposite: bool, boxes: list[Box], chosen: tuple[Selector, ...], tex
     rest = gathered(
         tuple(values for place, values in enumerate(box) if place not in apart) for box in boxes
     )
-    open_text = unknown(f"{text} (no ports)", holds=not is_opposite)
+    open_text = _without_ports(text, holds=not is_opposite)
     inside = of_cube(Cube.of({f: UNIVERSE[f] - values for f, values in elsewhere}))
     found = (*both(inside, found), *both(there, both(of_boxes(rest, others), open_text)))
     if is_opposite:
         found += both(there, of_boxes(_or_outside(True, rest, others), others))
     return found
+
+
+def _without_ports(text: str, *, holds: bool) -> Cases:
+    """What a match of ports finds in packets that have other things where these would stand."""
+    return unknown(f"{text} (no ports)", holds=holds)
 
 
 def _or_outside(is_opposite: bool, boxes: list[Box], chosen: tuple[Selector, ...]) -> list[Box]:
@@ -244,7 +261,7 @@ def chosen_by(key: Json, data: Json, scope: Scope) -> Choices:
 
     Raises NotUnderstoodError where packets or time may change what the map holds.
     """
-    elements = _elements(data, scope)
+    elements = map_elements(data, scope)
     groups: dict[str, tuple[Json, list[Json]]] = {}
     for element in elements:
         match element:
@@ -289,12 +306,13 @@ def _chosen(boxes: list[Box], chosen: tuple[Selector, ...], key: Json, said: lis
 
 def _is_anything_else(element: Json) -> bool:
     match element:
-        case {"elem": {"val": value}}:
+        case {"elem": {"val": value}} if kinds.is_plain(element):
             return _is_anything_else(value)
     return element == ANYTHING_ELSE
 
 
-def _elements(data: Json, scope: Scope) -> list[Json]:
+def map_elements(data: Json, scope: Scope) -> list[Json]:
+    """The elements of a map that lasts, written there or by name; raises NotUnderstoodError."""
     match data:
         case {"set": [*elements]}:
             return elements
@@ -341,6 +359,8 @@ def _beside_others(part: Json, chosen: Selector) -> Selector:
 def selector(expression: Json, scope: Scope) -> Selector:
     """What an expression reads; raises NotUnderstoodError with the packets it can be read of."""
     match expression:
+        case {"payload": {"tunnel": _}}:  # a header within the packet that was wrapped
+            raise NotUnderstoodError(phrase(expression))
         case {"payload": {"protocol": str(protocol), "field": str(name)}}:
             return payload(protocol, name, scope.table.family)
         case {"payload": {"base": "th", "offset": 0, "len": 16}}:
@@ -349,7 +369,7 @@ def selector(expression: Json, scope: Scope) -> Selector:
             return selector(TH_DPORT, scope)
         case {"meta": {"key": str(key)}}:
             return metas.meta(key, scope)
-        case {"ct": {"key": str(key), **rest}}:
+        case {"ct": {"key": str(key), **rest}} if rest.keys() <= {"dir"}:
             return connections.connection(key, str(rest.get("dir", "")), scope.table.family)
         case {"fib": {"result": str(result), "flags": flags}}:
             names = flags if isinstance(flags, list) else [flags]
@@ -386,7 +406,7 @@ def _operated(computation: tuple[str, list[Json]], words: str, scope: Scope) -> 
 
 def _number(operator: str, chosen: Selector, said: Json) -> int:
     if operator in ("<<", ">>"):
-        if isinstance(said, int):
+        if isinstance(said, int) and 0 <= said < MOST_BITS:
             return said
         raise NotUnderstoodError(phrase(said), chosen.needs)
     return chosen.kind.number(said)

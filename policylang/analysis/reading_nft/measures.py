@@ -88,7 +88,7 @@ def _object(sort: str, name: str, scope: Scope) -> Object:
     return found
 
 
-def measured_by(key: Json, measure: Json, scope: Scope) -> Cases:
+def measured_by(key: Json, measure: Json) -> Cases:
     """A rate or a count for each value of a key; `Unknown` where the key is no address."""
     text = f"{phrase(key)} {phrase(measure)}"
     try:
@@ -113,7 +113,9 @@ def _address(key: Json) -> tuple[End, int, int]:
     match key:
         case {"elem": {"val": value}}:
             return _address(value)
-        case {"payload": {"protocol": "ip" | "ip6" as header, "field": str(name)}} if name in ENDS:
+        case {"payload": {"protocol": "ip" | "ip6" as header, "field": str(name), **rest}} if (
+            name in ENDS and not rest
+        ):
             family = 4 if header == "ip" else 6
             return ENDS[name], family, 32 if family == 4 else 128
         case {"&": [address, str(mask)]}:

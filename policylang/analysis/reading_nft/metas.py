@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 
 from policylang.analysis.machine import (
     CgroupIs,
@@ -157,13 +157,12 @@ def until(operator: str, said: Json, utc_offset_s: int) -> Cases:
     if operator not in ("<", ">="):
         raise NotUnderstoodError(text)
     try:
-        local = datetime.fromisoformat(str(said))
-    except ValueError:
+        end = datetime.fromisoformat(str(said)) - timedelta(seconds=utc_offset_s)
+        last = end.date() - timedelta(days=1)
+    except (ValueError, OverflowError):
         raise NotUnderstoodError(text) from None
-    end = local - timedelta(seconds=utc_offset_s)
-    if end.time() != datetime.min.time():
+    if end.tzinfo is not None or end.time() != datetime.min.time():
         raise NotUnderstoodError(text)
-    last: date = end.date() - timedelta(days=1)
     return asked(Condition(NotAfter(last, is_local=False), holds=operator == "<"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from policylang.analysis.machine import Hook
 from policylang.analysis.reading_nft.listing import Json, ListedChain, ListedTable
@@ -81,17 +81,17 @@ def _targets(elements: Iterable[Json]) -> Iterator[str]:
                 yield name
 
 
-def changed_in(table: ListedTable) -> dict[str, frozenset[Thing]]:
-    """What the rules of each chain, and of those behind it, may change."""
+def changed_in(table: ListedTable, named: Callable[[str], str]) -> dict[str, frozenset[Thing]]:
+    """What the rules of each chain, and of those behind it, may change; sets as `named` has it."""
     calls = {name: tuple(_calls(chain, table)) for name, chain in table.chains.items()}
-    own = {name: frozenset(_changed(chain)) for name, chain in table.chains.items()}
+    own = {name: frozenset(_changed(chain, named)) for name, chain in table.chains.items()}
     return {
         name: frozenset[Thing]().union(*(own[reached] for reached in _closure(name, calls)))
         for name in table.chains
     }
 
 
-def _changed(chain: ListedChain) -> Iterator[Thing]:
+def _changed(chain: ListedChain, named: Callable[[str], str]) -> Iterator[Thing]:
     for rule in chain.rules:
         for expression in rule.expressions:
             match expression:
@@ -102,7 +102,7 @@ def _changed(chain: ListedChain) -> Iterator[Thing]:
                 case {"mangle": {"key": {"payload": {"field": "dscp"}}}}:
                     yield Field.DSCP
                 case {"set": {"set": str(name)}}:
-                    yield name
+                    yield f"@{named(name.removeprefix('@'))}"
                 case {"notrack": _}:
                     yield from OF_CONNTRACK
 
@@ -127,6 +127,8 @@ def put_into(table: ListedTable) -> frozenset[str]:
                 match expression:
                     case {"set": {"set": str(name)}} | {"map": {"map": str(name)}}:
                         found.add(name.removeprefix("@"))
+                    case str(words):  # what nft 1.0.6 has no JSON for, as what is put into maps
+                        found |= {word[1:] for word in words.split() if word.startswith("@")}
     return frozenset(found)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from policylang.analysis.machine import Hook
 from policylang.analysis.reading_nft.boxes import Box, gathered
 from policylang.analysis.reading_nft.cases import Cases, NotUnderstoodError
-from policylang.analysis.reading_nft.kinds import ANYTHING_ELSE, Kind
+from policylang.analysis.reading_nft.kinds import ANYTHING_ELSE, Kind, is_plain
 from policylang.analysis.reading_nft.listing import Json, ListedTable, Object, flags_of
 from policylang.analysis.reading_nft.phrases import phrase
 from policylang.packets.values import Ranges
@@ -22,7 +22,8 @@ class Scope:
 
     `places` are the hooks and priorities of the base chains that lead to it, empty where none
     does. `is_open` says of which sets the elements are not to be taken for lasting; `looked_up`
-    are those that matches ask, `put_into` those that rules change.
+    are those that matches ask, `put_into` those that rules change; `named` is what a set is called
+    in questions.
     """
 
     table: ListedTable
@@ -31,6 +32,7 @@ class Scope:
     utc_offset_s: int
     looked_up: frozenset[str]
     put_into: frozenset[str]
+    named: Callable[[str], str]
     held: dict[tuple[str, tuple[Kind, ...]], list[Box]] = field(default_factory=dict)
     cases: dict[str, Cases] = field(default_factory=dict)  # of what is looked up, by its words
 
@@ -48,7 +50,8 @@ class Scope:
         nft 1.0.6 does not list that a set is dynamic; the rules that put something in tell.
         """
         flags = flags_of(body.get("flags"))
-        is_filled = "dynamic" in flags or "timeout" in flags or name in self.put_into
+        passes = "timeout" in flags or "timeout" in body
+        is_filled = "dynamic" in flags or passes or name in self.put_into
         return not is_filled and not self.is_open(name)
 
     def boxes(self, name: str, kinds: tuple[Kind, ...]) -> list[Box]:
@@ -78,7 +81,7 @@ def boxes_of(elements: list[Json], kinds: tuple[Kind, ...]) -> list[Box]:
 def box_of(element: Json, kinds: tuple[Kind, ...]) -> Box:
     """One element as a box; raises NotUnderstoodError."""
     match element:
-        case {"elem": {"val": value}}:
+        case {"elem": {"val": value}} if is_plain(element):
             return box_of(value, kinds)
         case {"concat": [*parts]} if len(parts) == len(kinds):
             return tuple(kind.values(part) for kind, part in zip(kinds, parts, strict=True))

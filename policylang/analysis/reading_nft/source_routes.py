@@ -29,7 +29,6 @@ class Fact(Enum):
 
 ROUTES = (Fact.BEGINS, Fact.LOOSE, Fact.STRICT)
 OPTIONS = {"lsrr": Fact.LOOSE, "ssrr": Fact.STRICT}
-BARE_HEADER_WORDS = 5  # of four bytes; a header without options
 
 # The first four bytes of options that begin with a source route (RFC 791 section 3.1: loose 131,
 # strict 137), behind up to three no-operations (1).
@@ -66,7 +65,10 @@ def _fact(expression: Json) -> tuple[Fact, bool] | None:
             match left, op, right:
                 case {"ip option": {"name": "lsrr" | "ssrr" as name, **rest}}, "==", bool(there):
                     return None if rest else (OPTIONS[name], there)
-                case {"payload": {"protocol": "ip", "field": "hdrlength"}}, _, 5:
+                # Five words of four bytes are a header without options.
+                case {"payload": {"protocol": "ip", "field": "hdrlength", **rest}}, _, 5 if (
+                    not rest
+                ):
                     holds = {">": True, "!=": True, "==": False, "<=": False}.get(str(op))
                     return None if holds is None else (Fact.HAS_OPTIONS, holds)
                 case {"payload": {"base": "nh", "offset": 160, "len": 32}}, ("==" | "!="), _:

@@ -6,9 +6,9 @@ It knows what each expression means, and not what comes of a rule as a whole.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from policylang.analysis.machine import Act, AddTo, Goto, Obscure, Return
+from policylang.analysis.machine import Act, AddTo, Condition, Goto, Obscure, Return, Unknown
 from policylang.analysis.reading_nft import (
     kinds,
     marking,
@@ -47,6 +47,7 @@ class Around:
     """What a rule's meaning depends on beside its own words."""
 
     scope: Scope
+    place: str  # what no other rule is called
     before_a_drop: bool  # the next rule of the chain drops all that comes to it
 
 
@@ -57,9 +58,57 @@ def steps(rule: ListedRule, around: Around) -> Iterator[Step]:
         yield _test(routed)
     for place, expression in enumerate(expressions):
         if isinstance(expression, dict) and "tproxy" in expression:
-            yield _proxied(expression["tproxy"], expressions[place + 1 :], around)
-            return
-        yield from _steps(expression, around)
+            proxied = _proxied(expression["tproxy"], expressions[place + 1 :], around)
+            if proxied is not None:
+                yield proxied
+                return
+            yield from _anything(expression)
+        elif _is_of_its_own(expression):
+            said = f"{around.place}, {place + 1}"
+            yield from (_apart(step, said) for step in _steps(expression, around))
+        else:
+            yield from _steps(expression, around)
+
+
+def _is_of_its_own(expression: Json) -> bool:
+    """Whether what an expression finds is no other's, though they be of the same words.
+
+    Each counter and each die has its own numbers, each quota what is left of it, and of xtables'
+    matches and targets nft lists the names alone.
+    """
+    match expression:
+        case {"xt": _} | {"quota": {"val": _}} | {"limit": {"rate_unit": _}}:
+            return True
+        case {**body}:
+            return "numgen" in body or any(map(_is_of_its_own, body.values()))
+        case [*parts]:
+            return any(map(_is_of_its_own, parts))
+    return False
+
+
+def _apart(step: Step, place: str) -> Step:
+    """The step, with its questions and what it may do asked at this place alone."""
+    return replace(
+        step, deeds=[(_asked_at(cases, place), _done_at(act, place)) for cases, act in step.deeds]
+    )
+
+
+def _asked_at(cases: Cases, place: str) -> Cases:
+    return tuple(
+        replace(case, conditions=tuple(_question_at(c, place) for c in case.conditions))
+        for case in cases
+    )
+
+
+def _question_at(condition: Condition, place: str) -> Condition:
+    match condition.question:
+        case Unknown(text):
+            return replace(condition, question=Unknown(f"{text} ({place})"))
+    return condition
+
+
+def _done_at(act: Act | None, place: str) -> Act | None:
+    return replace(act, text=f"{act.text} ({place})") if isinstance(act, Obscure) else act
 
 
 def _test(cases: Cases) -> Step:
@@ -78,7 +127,7 @@ UNDECIDING = ("dup", "reset", "ct timeout", "ct expectation", "secmark", "map")
 def _steps(expression: Json, around: Around) -> Iterator[Step]:
     scope = around.scope
     if not isinstance(expression, dict) or len(expression) != 1:
-        yield _anything(expression)
+        yield from _anything(expression)
         return
     ((word, body),) = expression.items()
     match word, body:
@@ -109,7 +158,7 @@ def _steps(expression: Json, around: Around) -> Iterator[Step]:
         case "set", {"op": op, "elem": element, "set": str(name), **rest}:
             yield from _put(expression, str(op), element, name[1:], rest.get("stmt"), around)
         case "meter", {"key": key, "stmt": statement}:
-            yield _test(measures.measured_by(key, statement, scope))
+            yield _test(measures.measured_by(key, statement))
         case "flow", {"flowtable": str(name)}:
             yield _do(_offloaded(name.removeprefix("@"), scope))
             yield _test(unknown("the connection can be offloaded"))
@@ -119,16 +168,18 @@ def _steps(expression: Json, around: Around) -> Iterator[Step]:
             yield _test(unknown(phrase(expression)))
         case "fwd", _:
             yield _do(Obscure(phrase(expression), may_decide=True))
+        case "map", {"stmt": [_, *_]}:  # which may be measures
+            yield from _anything(expression)
         case _ if word in UNDECIDING:
             yield _do(Obscure(phrase(expression), may_decide=False))
         case _:
-            yield _anything(expression)
+            yield from _anything(expression)
 
 
-def _anything(expression: Json) -> Step:
+def _anything(expression: Json) -> Iterator[Step]:
     """Something not known at all: it may end the rule, or the packet."""
     text = phrase(expression)
-    return _do(Obscure(text, may_decide=True), unknown(text))
+    yield _do(Obscure(text, may_decide=True), unknown(text))
 
 
 # --- verdicts -----------------------------------------------------------------------------------
@@ -245,13 +296,13 @@ def _put(
     except NotUnderstoodError as reason:
         fields, packets = None, reason.packets
     yield _test(of_cube(packets))
-    kept = statements if isinstance(statements, list) else []
+    kept = statements if isinstance(statements, list) else [statements] if statements else []
     for statement in kept:
-        yield _test(measures.measured_by(key, statement, around.scope))
+        yield _test(measures.measured_by(key, statement))
     if kept and name not in around.scope.looked_up:
         return
     if op in ("add", "update") and fields is not None:
-        yield _do(AddTo(name, fields, timeout_s))
+        yield _do(AddTo(around.scope.named(name), fields, timeout_s))
     else:
         yield _do(Obscure(phrase(expression), may_decide=False))
 
@@ -287,31 +338,30 @@ def _offloaded(name: str, scope: Scope) -> Act:
 # --- transparent proxies ------------------------------------------------------------------------
 
 
-def _proxied(body: Json, others: Sequence[Json], around: Around) -> Step:
-    """A `tproxy` with the mark and the verdict behind it.
+def _proxied(body: Json, others: Sequence[Json], around: Around) -> Step | None:
+    """A `tproxy` with the mark and the verdict behind it; None where it is another thing.
 
     Where no socket listens, the packet goes on to the next rule: so it is sure only in front of
     one that drops it.
     """
     mark = _marked_and_accepted(others)
     match body:
-        case {"port": port, **rest} if mark is not None and "addr" not in rest:
+        case {"port": int(port), **rest} if mark is not None and rest.keys() <= {"family"}:
             return _to_proxy(port, rest.get("family"), mark, around)
-    return _do(Obscure(phrase({"tproxy": body}), may_decide=True))
+    return None
 
 
-def _to_proxy(port: Json, family: Json, mark: Range, around: Around) -> Step:
-    number = kinds.PORT.number(port)
+def _to_proxy(port: int, family: Json, mark: Range, around: Around) -> Step:
     heard: Cases = ALWAYS
     if not around.before_a_drop:
-        heard = unknown(f"a transparent socket listens on port {number}")
+        heard = unknown(f"a transparent socket listens on port {port}")
     if family in ("ip", "ip6"):
         heard = both(heard, of_cube(OF_FAMILY[4 if family == "ip" else 6]))
     return Step(
         [
             (
                 both(heard, (Case(Cube.of({Field.L4PROTO: Ranges.of(protocol)})),)),
-                ir.TransparentProxy(number, protocol, *mark),
+                ir.TransparentProxy(port, protocol, *mark),
             )
             for protocol in (TCP, UDP)
         ]

@@ -16,9 +16,9 @@ from policylang.analysis.reading_nft.cases import (
 from policylang.analysis.reading_nft.deeds import Deeds
 from policylang.analysis.reading_nft.headers import OF_FAMILY, PORTED
 from policylang.analysis.reading_nft.listing import Json, Object, flags_of
-from policylang.analysis.reading_nft.matches import chosen_by
+from policylang.analysis.reading_nft.matches import chosen_by, map_elements
 from policylang.analysis.reading_nft.phrases import phrase
-from policylang.analysis.reading_nft.scope import Scope, elements_of
+from policylang.analysis.reading_nft.scope import Scope
 from policylang.ir import actions as ir
 from policylang.packets.values import Range, Ranges
 
@@ -88,7 +88,7 @@ def _targets(said: Object, scope: Scope) -> Iterator[tuple[Cases, Json, Json]]:
 
 def _source(said: Object, address: Json) -> Act:
     if _is_prefix(said):
-        return ir.MapPrefix(ir.End.SOURCE, _range(address))
+        return _mapped(ir.End.SOURCE, address, said.get("port"))
     flags = flags_of(said.get("flags"))
     return ir.SourceNat(
         _range(address), _ports(said.get("port")), _is_random(said), "persistent" in flags
@@ -97,13 +97,19 @@ def _source(said: Object, address: Json) -> Act:
 
 def _destination(said: Object, address: Json, port: Json) -> Act:
     if _is_prefix(said):
-        return ir.MapPrefix(ir.End.DESTINATION, _range(address))
+        return _mapped(ir.End.DESTINATION, address, port)
     targets = _range(address)
     ports = _ports(port)
     if ports is not None and ports[0] != ports[1]:
         raise NotUnderstoodError("dnat to a range of ports")
     by_source = targets[0] != targets[1] and "persistent" in flags_of(said.get("flags"))
     return ir.DestinationNat(Ranges((targets,)), None if ports is None else ports[0], by_source)
+
+
+def _mapped(end: ir.End, address: Json, port: Json) -> Act:
+    if port is not None:
+        raise NotUnderstoodError("a prefix with ports")
+    return ir.MapPrefix(end, _range(address))
 
 
 def _is_prefix(said: Object) -> bool:
@@ -145,7 +151,7 @@ def _in_turn(said: Object, scope: Scope) -> Act | None:
     numbers: list[Range] = []
     targets: list[Range] = []
     ports = {_ports(said.get("port"))}
-    for element in _elements(data, scope):
+    for element in map_elements(data, scope):
         match element:
             case [number, {"concat": [address, port]}]:
                 ports.add(_ports(port))
@@ -183,15 +189,6 @@ def _turn(key: Json) -> tuple[int, int] | None:
 
 def _is_by_source(key: Json) -> bool:
     match key:
-        case {"jhash": {"expr": {"payload": {"protocol": "ip" | "ip6", "field": "saddr"}}}}:
-            return True
+        case {"jhash": {"expr": {"payload": {"protocol": "ip" | "ip6", "field": "saddr", **rest}}}}:
+            return not rest
     return False
-
-
-def _elements(data: Json, scope: Scope) -> list[Json]:
-    match data:
-        case {"set": [*elements]}:
-            return elements
-        case str(name) if name[1:] in scope.table.maps:
-            return elements_of(scope.table.maps[name[1:]])
-    raise NotUnderstoodError(phrase(data))
