@@ -13,6 +13,7 @@ from policylang.analysis import rerouting
 from policylang.analysis.diagram import Packets, Space
 from policylang.analysis.machine import Base, CopyMark, Hook, Line, Machine, Obscure
 from policylang.analysis.passing import ChainFollower, Met, Reading
+from policylang.analysis.surroundings import CONNTRACK
 from policylang.ir import actions as ir
 from policylang.ir.actions import Translation
 from policylang.ir.ruleset import AddressTest
@@ -23,7 +24,6 @@ from policylang.packets.values import Ranges
 
 __all__ = ["Fate", "Follower", "Journey", "Met", "Reading"]
 
-CONNTRACK = -200  # NF_IP_PRI_CONNTRACK: bases below it see packets before they have a state
 ALL_BITS = 0xFFFFFFFF
 BEGINS = Cube.of({Field.CT_STATE: Ranges.of(State.NEW), Field.CT_DIRECTION: Ranges.of(0)})
 NOT_TRANSLATED = Cube.of({Field.DNATED: Ranges.of(0)})

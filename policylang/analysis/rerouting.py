@@ -5,6 +5,7 @@ It knows the translations of destinations and transparent proxies; nothing of ho
 
 from __future__ import annotations
 
+from policylang.analysis.completing import PORTED
 from policylang.analysis.diagram import Packets, Space
 from policylang.analysis.machine import Line
 from policylang.ir import actions as ir
@@ -13,7 +14,6 @@ from policylang.packets.fields import UNIVERSE, AddressType, Field
 from policylang.packets.values import V6_BASE, Range, Ranges
 
 LOCAL = Ranges.of(AddressType.LOCAL)
-_PORTED = Ranges.of(6, 17, 33, 132)
 
 
 def at_their_goal(space: Space, line: Line) -> Packets:
@@ -42,7 +42,7 @@ def translated(space: Space, line: Line, packets: Packets) -> Packets:
     act = line.act
     if isinstance(act, ir.TransparentProxy):
         return space.with_mark(packets, act.value, act.mask)
-    has_ports = space.of(Cube.of({Field.L4PROTO: _PORTED}))
+    has_ports = space.of(Cube.of({Field.L4PROTO: Ranges.of(*PORTED)}))
     ported, portless = packets & has_ports, packets - has_ports
     keep = space.moved if _new_port(line) is not None else space.copied
     dialled = keep(ported, Field.DPORT, Field.ORIG_DPORT) | portless

@@ -27,6 +27,7 @@ from policylang.analysis.naming import names_of
 from policylang.analysis.proofs import FAILED, Play, Shown, shown_by
 from policylang.analysis.questions import Beginnings, Piece
 from policylang.analysis.reasons import fate_words, reason_words, statement_of
+from policylang.analysis.surroundings import NOBODY
 from policylang.analysis.wording import Names, packet_words
 from policylang.diagnostics import Diagnostic, Label, Report
 from policylang.ir.ruleset import AddressTest, Ruleset
@@ -84,14 +85,18 @@ class _Player:
         names = names_of(self.policy, asker.tests, [expectation.asked])
         beginnings = self._of(asker.tests)
         failures: list[_Failure] = []
+        unbegun: Shown | None = None
         for wanted in _wanted(expectation):
             meant = _narrowed(asked, wanted)
             first = PacketExpectation(
                 Wanted.ALLOW, expectation.is_some, expectation.asked, None, expectation.span
             )
             proof = proved(first, meant, beginnings)
-            if not proof.holds and not expectation.is_some:
-                return self._first_fails(expectation, shown_by(first, proof, names))
+            if not proof.holds:
+                unbegun = self._first_fails(expectation, shown_by(first, proof, names))
+                if not expectation.is_some:
+                    return unbegun
+                continue
             found = self._of_groups(expectation, wanted, meant, beginnings, asker.tests, names)
             for failure in found:
                 if failure is None and expectation.is_some:
@@ -104,7 +109,9 @@ class _Player:
             return Shown(expectation, True)
         if failures:
             return _shown(expectation, failures[0])
-        told = Diagnostic(FAILED, "no such session begins at all", expectation.span)
+        if unbegun is not None:
+            return unbegun
+        told = Diagnostic(FAILED, "no such session can be played", expectation.span)
         return Shown(expectation, False, told)
 
     def _of(self, tests: tuple[AddressTest, ...]) -> Beginnings:
@@ -116,7 +123,10 @@ class _Player:
 
     def _first_fails(self, expectation: SessionExpectation, shown: Shown) -> Shown:
         assert shown.failure is not None
-        message = f"not every session begins: {shown.failure.message}"
+        message = shown.failure.message
+        if shown.packet is not None:  # else it is about nobody, and says so
+            which = "no" if expectation.is_some else "not every"
+            message = f"{which} session begins: {message}"
         failure = replace(shown.failure, message=message)
         return replace(shown, expectation=expectation, failure=failure)
 
@@ -158,9 +168,9 @@ class _Player:
     ) -> Story | None:
         """The conversation that begins with a packet; None where nobody can have it."""
         path = Path.FORWARD
-        if packet.get(Field.IIF, 0) == 0:
+        if packet.get(Field.IIF, NOBODY) == NOBODY:
             path = Path.OUTPUT
-        elif packet.get(Field.OIF, 0) == 0:
+        elif packet.get(Field.OIF, NOBODY) == NOBODY:
             path = Path.INPUT
         told = (*_ENDS, Field.L4PROTO, Field.DPORT, Field.ICMP_TYPE, Field.ICMPV6_TYPE)
         cube = Cube.of({f: Ranges.of(packet[f]) for f in told if f in packet})
@@ -246,9 +256,12 @@ class _Player:
             terms[Field.DPORT] = _ports(expectation, to_own_client=turned and hook is Hook.INPUT)
         if event.wire.protocol == TCP:
             terms[Field.TCP_FLAGS] = with_flags(0xFF, TCP_SYN)
+        # A group may be a part of what the line decides: of one family, where a helper knows one.
+        terms[Field.FAMILY] = space.values(piece.packets, Field.FAMILY)
         first = Cube.of(terms)
+        decided = piece.packets if piece.fate.translated is None else piece.fate.decided
         return space.of_all(
-            first & _ends(cube, turned=turned, hook=hook) for cube in piece.fate.decided.cubes()
+            first & _ends(cube, turned=turned, hook=hook) for cube in decided.cubes()
         )
 
 
@@ -291,9 +304,9 @@ def _ends(cube: Cube, *, turned: bool, hook: Hook) -> Cube:
     if turned:
         terms = {_TURNED.get(f, f): values for f, values in terms.items()}
     if hook is Hook.INPUT:
-        terms.pop(Field.OIF, None)
+        terms[Field.OIF] = Ranges.of(NOBODY)
     if hook is Hook.OUTPUT:
-        terms.pop(Field.IIF, None)
+        terms[Field.IIF] = Ranges.of(NOBODY)
     return Cube.of(terms)
 
 

@@ -15,6 +15,7 @@ from policylang.packets.cube import Packet
 from policylang.packets.fields import AddressType, Field
 from policylang.packets.values import V6_BASE, Range
 
+CONNTRACK = -200  # NF_IP_PRI_CONNTRACK: what stands before it sees packets without a state
 NOBODY = 0  # the name of no interface: the kernel compares an empty one
 
 

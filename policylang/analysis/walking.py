@@ -16,7 +16,13 @@ from typing import assert_never
 from policylang.analysis import machine as m
 from policylang.analysis.completing import ordinary
 from policylang.analysis.machine import Act, Base, Condition, Hook, Line, Machine, Question
-from policylang.analysis.surroundings import NOBODY, AsGiven, Surroundings, translated
+from policylang.analysis.surroundings import (
+    CONNTRACK,
+    NOBODY,
+    AsGiven,
+    Surroundings,
+    translated,
+)
 from policylang.ir import actions as ir
 from policylang.ir.ruleset import AddressTest, DynamicSet, HostSuffix, ListedSet
 from policylang.packets.cube import Packet
@@ -29,8 +35,6 @@ from policylang.packets.fields import (
     State,
 )
 from policylang.packets.values import V6_BASE
-
-CONNTRACK = -200  # NF_IP_PRI_CONNTRACK: what stands before it sees packets without a state
 
 
 class Verdict(StrEnum):

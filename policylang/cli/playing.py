@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from policylang.cli.formats import ELSEWHERE
 from policylang.cli.options import CHANGES, DONE, REFUSED
 from policylang.cli.render import Renderer, json_place
-from policylang.cli.teller import show, wants_color
+from policylang.cli.teller import show, show_elsewhere, wants_color
 from policylang.cli.visible import visible
 from policylang.diagnostics import Diagnostic, Report
 
@@ -64,12 +65,16 @@ def run(
         every.append(Played(name, tests, results))
         if chosen.format == "text":
             _tell(every[-1], chosen)
-    show(report, chosen, sys.stderr)
+    if chosen.format in ELSEWHERE:
+        failures = [(one.name, f) for one in every for f in _failures(one.results)]
+        show_elsewhere(failures, chosen, report)
+    else:
+        show(report, chosen, sys.stderr)
     if report.has_errors:
         return REFUSED
     if chosen.format == "json":
         print(json.dumps(as_json(every), indent=2))
-    else:
+    elif chosen.format == "text":
         _tell_sum(every)
     has_failed = any(r.status is Status.FAILED for played in every for r in played.results)
     return CHANGES if has_failed else DONE

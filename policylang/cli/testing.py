@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from policylang.cli.formats import ELSEWHERE, placed
 from policylang.cli.options import CHANGES, DONE, REFUSED
 from policylang.cli.render import Renderer, as_json, json_place
-from policylang.cli.teller import show, wants_color
+from policylang.cli.teller import show, show_elsewhere, wants_color
 from policylang.cli.visible import visible
-from policylang.diagnostics import Report
+from policylang.diagnostics import Diagnostic, Report
 
 if TYPE_CHECKING:
     from policylang.analysis.proofs import ProvedTest, Shown
@@ -63,14 +64,22 @@ def run(chosen: argparse.Namespace, sources: Iterable[tuple[str, Source]], repor
             results.append((tests, tuple(_proved(tests, chosen, report))))
             if report.has_errors:
                 break
-    show(report, chosen, sys.stderr)
+    if chosen.format in ELSEWHERE:
+        failures = [(tests.name, f) for tests, found in results for t in found for f in _failed(t)]
+        show_elsewhere(failures, chosen, report)
+    else:
+        show(report, chosen, sys.stderr)
     if report.has_errors:
         return REFUSED
     if chosen.format == "json":
         print(json.dumps(results_as_json(results), indent=2))
-    else:
+    elif chosen.format == "text":
         _tell_sum(results)
     return DONE if all(t.holds for _, tested in results for t in tested) else CHANGES
+
+
+def _failed(tested: ProvedTest) -> list[Diagnostic]:
+    return [one.failure for one in tested.shown if one.failure is not None]
 
 
 def _tests_of(
@@ -84,7 +93,7 @@ def _tests_of(
     policy = pipeline.policy_of(source, own, parameters=chosen.parameters)
     # Not optimised: each rule is of one statement, so that it can be told which one decided.
     ruleset = None if policy is None else lower(policy, own)
-    report.take(own)
+    report.take(placed(own, name, chosen.format))
     if policy is None or ruleset is None or own.has_errors:
         return None
     tests = tuple(t for t in policy.tests if chosen.name is None or _is_named(t, chosen.name))
@@ -131,7 +140,7 @@ def _tell(tested: ProvedTest, chosen: argparse.Namespace) -> None:
     said = many if not failed else f"{failed} of {many}"
     padding = " " * (len(_FAILED) - len(_PASSED if tested.holds else _FAILED))
     print(f"  {mark}{padding}  {visible(tested.test.name)} ({said})")
-    failures = [one.failure for one in tested.shown if one.failure is not None]
+    failures = _failed(tested)
     if failures:
         text = Renderer(is_colored).render(failures)
         print("\n" + "".join(f"    {line}\n" if line else "\n" for line in text.splitlines()))

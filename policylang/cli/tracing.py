@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from policylang.cli.given import given
 from policylang.cli.options import CHANGES, DONE, REFUSED
 from policylang.cli.output import write_file, write_stdout
 from policylang.cli.teller import show, wants_color
 from policylang.diagnostics import Report, did_you_mean
+from policylang.packets.values import NAME_BYTES
 from policylang.source import SourceFile
 
 if TYPE_CHECKING:
@@ -62,7 +64,6 @@ class Traced:
     others: tuple[str, ...]
     helper: str | None
     names: Names
-    is_policy: bool
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -98,8 +99,8 @@ def words_of(what: list[str], report: Report) -> Words | None:
         word, *rest = rest
         if word in OWN_WORDS:
             if not rest or word in said:
-                odd = "nothing stands" if not rest else "it is said twice"
-                report.add("bad-trace", f"`{word}`: {odd}", None, help=_HELP[word])
+                odd = f"nothing stands behind `{word}`" if not rest else f"`{word}` is said twice"
+                report.add("bad-trace", odd, None, help=_HELP[word])
                 return None
             said[word], *rest = rest
         else:
@@ -113,20 +114,29 @@ def words_of(what: list[str], report: Report) -> Words | None:
         message = f"`{'flags' if 'flags' in said else 'state'}` is said of a single packet"
         example = f"packet tcp 22 inbound {'flags syn,fin' if 'flags' in said else 'state invalid'}"
         report.add("bad-trace", message, None, help=f"for example `{example}`")
+    interface = said.get("interface")
+    if interface is not None and not _is_interface(interface):
+        report.add("bad-trace", f"`{interface}` is no interface", None, help=_HELP["interface"])
     if not kept:
         message = "nothing is said of what to trace"
         report.add("bad-trace", message, None, help="for example `ftp passive inbound from wan`")
     if report.has_errors:
         return None
     kept, mode = _without_mode(kept, is_packet=is_packet)
-    return Words(" ".join(_with_ends(kept)), is_packet, mode, flags, state, said.get("interface"))
+    return Words(" ".join(_with_ends(kept)), is_packet, mode, flags, state, interface)
 
 
 _HELP = {
     "flags": "flags stand behind it: `flags syn,ack`, or `flags none`",
     "state": f"a state stands behind it: {', '.join(STATES)}",
-    "interface": "the name of one stands behind it: `interface eth0`",
+    "interface": "the name of one stands behind it, of 15 bytes at most: `interface eth0`",
 }
+
+
+def _is_interface(name: str) -> bool:
+    """Whether the kernel takes it for a name (dev_valid_name); a pattern is no single one."""
+    odd = not name.isprintable() or any(letter in name for letter in "/:*")
+    return not odd and name not in (".", "..") and len(name.encode()) < NAME_BYTES
 
 
 def _flags(text: str | None, report: Report) -> int | None:
@@ -136,7 +146,7 @@ def _flags(text: str | None, report: Report) -> int | None:
     for name in text.split(","):
         if name not in FLAGS:
             hint = did_you_mean(name, FLAGS) or f"flags are {', '.join(FLAGS)}"
-            report.add("bad-trace", f"`{name}` is no TCP flag", None, help=hint)
+            report.add("bad-trace", f"`{name or text}` is no TCP flag", None, help=hint)
             return None
         flags |= FLAGS[name]
     return flags
@@ -178,14 +188,18 @@ def _with_ends(kept: list[str]) -> list[str]:
 def _traced(chosen: argparse.Namespace, words: Words, report: Report) -> Traced | None:
     from policylang import pipeline
     from policylang.analysis.conversation import staging
+    from policylang.analysis.matrix import interfaces_of
     from policylang.analysis.modelled import machine_of
     from policylang.cli import subjects
     from policylang.lower.asked import asking
     from policylang.lower.stateful import lower
 
     question = (SourceFile("trace", words.question),)
+    besides = given(chosen, report)
+    if besides is None:
+        return None
     found = subjects.subject_of(
-        chosen.file, report, parameters=chosen.parameters, questions=question
+        chosen.file, report, parameters=chosen.parameters, questions=question, given=besides
     )
     if found is None or report.has_errors:
         return None
@@ -194,25 +208,29 @@ def _traced(chosen: argparse.Namespace, words: Words, report: Report) -> Traced 
     if policy is not None:
         # Not optimised: each line is of one statement, so that it can be told which one decided.
         machine = machine_of(lower(policy, Report()))
+        zones = policy.zones
     else:
         policy = pipeline.questions_of(question, report)
         if policy is None:
             return None
+        zones = interfaces_of(machine)
     (expectation,) = policy.tests[-1].expectations
     rule: PolicyRule = expectation.asked
     asker = asking(policy, [rule], report)
     wanted = _wanted(words, rule, report, is_answered=chosen.reply)
     if wanted is None or report.has_errors:
         return None
-    casts = staging.casts(asker.asked(rule), wanted, policy.zones)
+    asked = asker.asked(rule)
+    casts = staging.casts(asked, wanted, zones)
     cast = next(casts, None)
     if cast is None:
-        report.add(
-            "bad-trace",
-            f"no packet is what `{words.question}` says",
-            None,
-            help="the ends and what it speaks of exclude each other, or are of two families",
-        )
+        help_ = "the ends and what it speaks of exclude each other, or are of two families"
+        if asked.published:
+            help_ = "what another program forwards is not known here: name where it goes to"
+        report.add("bad-trace", f"no packet is what `{words.question}` says", None, help=help_)
+        return None
+    _refuse_what_does_not_fit(words, wanted, cast, report)
+    if report.has_errors:
         return None
     story = staging.play(machine, cast, wanted, rule, address_tests=asker.tests)
     others = dict.fromkeys(_WAYS[other.path] for other in casts if other.path is not cast.path)
@@ -225,8 +243,21 @@ def _traced(chosen: argparse.Namespace, words: Words, report: Report) -> Traced 
         tuple(others),
         _helper_of(wanted),
         found.names,
-        found.policy is not None,
     )
+
+
+def _refuse_what_does_not_fit(words: Words, wanted: Wanted, cast: Cast, report: Report) -> None:
+    """Report `bad-trace` where something is said that packets of this protocol do not have."""
+    from policylang.analysis.conversation.scripts import TOO_BIG, UNREACHABLE
+    from policylang.analysis.conversation.wire import ECHOES
+    from policylang.packets.fields import TCP
+
+    if words.flags is not None and cast.protocol != TCP:
+        message = f"`{words.question}` is not TCP, which alone has `flags`"
+        report.add("bad-trace", message, None, help="leave them out")
+    if wanted.mode in (TOO_BIG, UNREACHABLE) and cast.protocol in ECHOES:
+        message = f"no error about `{words.question}` is played, which is ICMP itself"
+        report.add("bad-trace", message, None, help=f"leave out `{wanted.mode}`")
 
 
 _WAYS = {"input": "inbound", "forward": "forwarded", "output": "outbound"}
@@ -239,6 +270,10 @@ def _wanted(words: Words, rule: PolicyRule, report: Report, *, is_answered: bool
     from policylang.packets.values import name_range
 
     kind = staging.kind_of(rule)
+    if is_answered and not words.is_packet:
+        help_ = "for example `packet tcp 22 inbound`; a conversation has its answers anyway"
+        report.add("bad-trace", "`--reply` is said of a single packet", None, help=help_)
+        return None
     if words.is_packet:
         kind = PACKET
     elif kind not in staging.MODES:

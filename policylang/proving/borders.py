@@ -19,8 +19,8 @@ from policylang.packets.fields import Field
 from policylang.packets.values import Ranges
 
 FREE = Ranges.of(0)
+# Fields that a first packet has and that nothing here can change.
 MEANT = {
-    # Fields that a first packet has and that nothing here can change.
     Field.CT_STATE: FREE,
     Field.CT_HELPER: FREE,
     Field.CT_DIRECTION: FREE,

@@ -10,7 +10,7 @@ from policylang.ir import actions as ir
 from policylang.ir.ruleset import Rule, Ruleset
 from policylang.ir.stages import Path
 from policylang.lower.asked import Asked
-from policylang.model.expectations import Expectation
+from policylang.model.expectations import Expectation, PacketExpectation
 from policylang.packets.cube import Cube
 from policylang.packets.fields import (
     ICMP,
@@ -21,12 +21,13 @@ from policylang.packets.fields import (
     State,
 )
 from policylang.packets.values import name_range
-from policylang.proving.borders import numbers
-from policylang.proving.frames import HAS_PORTS, HOP_LIMIT
+from policylang.proving.borders import MEANT, numbers
 from policylang.proving.ground import Plan
 from policylang.proving.moments import obstacle
 from policylang.proving.namespaces import mac
+from policylang.proving.octets import HAS_PORTS, HOP_LIMIT
 from policylang.proving.picking import BROADCAST, MULTICAST, TESTS, Picked, Picker, tested
+from policylang.proving.protocols import conversation_of
 from policylang.proving.reaching import dialled_for, is_there
 from policylang.proving.throwing import Facts, Fate, Thrower
 from policylang.proving.volleys import Volley, volleys
@@ -78,8 +79,8 @@ def claims(
     notes: list[tuple[str, ...]] = []
     whys: list[str | None] = []
     elsewhere: list[dict[Path, tuple[Cube, ...]]] = []
-    for number, (_, asked) in enumerate(wanted):
-        whys.append(obstacle(asked.guards, datetime.now(UTC)))
+    for number, (expectation, asked) in enumerate(wanted):
+        whys.append(_unspoken(expectation) or obstacle(asked.guards, datetime.now(UTC)))
         elsewhere.append(dialled_for(ruleset, asked.reached))
         notes.append(tuple(_untried(asked, picker.plan)))
         if whys[-1] is not None:
@@ -105,6 +106,15 @@ def claims(
         Claim(expectation, tuple(found), (*told, *_left_open(found, ruleset)), why)
         for (expectation, _), found, told, why in zip(wanted, tried, notes, whys, strict=True)
     ]
+
+
+def _unspoken(expectation: Expectation) -> str | None:
+    """Why a session cannot be played, as a sentence: nobody here speaks its protocol."""
+    if isinstance(expectation, PacketExpectation):
+        return None
+    if conversation_of(expectation.kind, expectation.mode) is not None:
+        return None
+    return f"sessions of `{expectation.kind}` are not played, `test` alone proves them"
 
 
 def _left_open(tried: Sequence[Tried], ruleset: Ruleset) -> Iterator[str]:
@@ -168,7 +178,7 @@ def _untried(asked: Asked, plan: Plan) -> Iterator[str]:
 def packet_of(picked: Picked, facts: Facts, picker: Picker) -> dict[Field, int]:
     """A packet by its fields, with what the kernel says of it."""
     probe = picked.probe
-    found: dict[Field, int] = {
+    found: dict[Field, int] = dict.fromkeys(MEANT, 0) | {
         Field.CT_STATE: State.NEW,
         Field.FAMILY: probe.family,
         Field.SADDR: probe.source,
@@ -181,8 +191,6 @@ def packet_of(picked: Picked, facts: Facts, picker: Picker) -> dict[Field, int]:
         Field.DSCP: probe.dscp,
         Field.SIZE: probe.size,
     }
-    for absent in ABSENT:
-        found[absent] = 0
     if probe.family == 6:
         found[Field.HOP_LIMIT] = HOP_LIMIT
     if probe.protocol in HAS_PORTS:
@@ -207,12 +215,6 @@ def packet_of(picked: Picked, facts: Facts, picker: Picker) -> dict[Field, int]:
             held = picked.members.get((address, number), False) if told is None else told
             found[TESTS[end][number]] = int(held)
     return found
-
-
-ABSENT = (
-    *(Field.CT_HELPER, Field.CT_DIRECTION, Field.IPSEC, Field.IPSEC_OUT, Field.SOURCE_ROUTED),
-    *(Field.ANSWER, Field.TO_ASKER, Field.DNATED, Field.EXPECTED),
-)
 
 
 def groups_in(cubes: Iterable[Cube]) -> tuple[int, ...]:

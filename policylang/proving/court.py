@@ -63,35 +63,40 @@ class Court:
 
     def judge(self, of_all: Sequence[tuple[PacketExpectation, Claim]]) -> list[Verdict]:
         """What becomes of the packets of each claim."""
-        fates: list[Fate] = []
-        if self.has_memory:  # what came before must not have used a rate up
-            for _, claim in of_all:
-                self.renew()
-                fates += self.fates([one.picked for one in claim.tried])
-        else:
-            fates = self.fates([one.picked for _, claim in of_all for one in claim.tried])
-        verdicts = []
-        start = 0
-        for expectation, claim in of_all:
-            end = start + len(claim.tried)
-            verdicts.append(self._judged(expectation, claim, fates[start:end]))
-            start = end
-        return verdicts
+        fates = self._fates_of([claim for _, claim in of_all])
+        pairs = zip(of_all, fates, strict=True)
+        return [self._judged(expectation, claim, some) for (expectation, claim), some in pairs]
 
-    def about(self, claim: Claim) -> list[tuple[Tried, Fate]]:
-        """The packets that are what an expectation is about, and what becomes of them."""
-        fates = self.fates([one.picked for one in claim.tried])
-        pairs = zip(claim.tried, fates, strict=True)
-        return [(tried, fate) for tried, fate in pairs if tried.counts(fate)]
+    def about(self, of_all: Sequence[Claim]) -> list[list[tuple[Tried, Fate]]]:
+        """Of each claim the packets that are what is expected, and what becomes of them."""
+        pairs = zip(of_all, self._fates_of(of_all), strict=True)
+        return [_about(claim, fates) for claim, fates in pairs]
+
+    def sure(self, some: Sequence[tuple[Tried, Fate]]) -> list[tuple[Tried, Fate]]:
+        """The same, those that seem to be denied thrown once more: a lost frame is no verdict."""
+        return [(one, fate if fate.passed else self._once_more(one)) for one, fate in some]
+
+    def _once_more(self, tried: Tried) -> Fate:
+        if self.has_memory:
+            self.renew()
+        (fate,) = self.fates([tried.picked])
+        return fate
+
+    def _fates_of(self, of_all: Sequence[Claim]) -> list[list[Fate]]:
+        """The fates of the packets of claims, which are thrown together where that may be."""
+        if self.has_memory:  # what came before must not have used a rate up
+            apart = []
+            for claim in of_all:
+                self.renew()
+                apart.append(self.fates([one.picked for one in claim.tried]))
+            return apart
+        fates = iter(self.fates([one.picked for claim in of_all for one in claim.tried]))
+        return [[next(fates) for _ in claim.tried] for claim in of_all]
 
     def _judged(
         self, expectation: PacketExpectation, claim: Claim, fates: Sequence[Fate]
     ) -> Verdict:
-        about = [
-            (tried, fate)
-            for tried, fate in zip(claim.tried, fates, strict=True)
-            if tried.counts(fate)
-        ]
+        about = _about(claim, fates)
         wrong = [one for one in about if not is_as_wanted(expectation, *one)]
         as_wanted = Verdict(len(about), None, claim.notes)
         if expectation.is_some and len(wrong) < len(about):
@@ -116,9 +121,7 @@ class Court:
 
     def _alone(self, expectation: PacketExpectation, tried: Tried) -> Fate | None:
         """What becomes of a packet by itself; None where that is what is wanted."""
-        if self.has_memory:
-            self.renew()
-        (fate,) = self.fates([tried.picked])
+        fate = self._once_more(tried)
         return None if is_as_wanted(expectation, tried, fate) else fate
 
     def fates(self, picked: Sequence[Picked]) -> list[Fate]:
@@ -134,6 +137,12 @@ class Court:
             probes = {serial: one.probe for serial, one in volley.probes.items()}
             found.append(self.thrower.throw(probes))
         return [found[at][serial] for at, serial in places]
+
+
+def _about(claim: Claim, fates: Sequence[Fate]) -> list[tuple[Tried, Fate]]:
+    """The packets of a claim that are in fact what is expected, as their fates show."""
+    pairs = zip(claim.tried, fates, strict=True)
+    return [(tried, fate) for tried, fate in pairs if tried.counts(fate)]
 
 
 def members_by_test(members: Mapping[tuple[int, int], bool]) -> dict[int, frozenset[int]]:

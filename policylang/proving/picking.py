@@ -38,8 +38,9 @@ from policylang.packets.values import (
     parse_address,
 )
 from policylang.proving.borders import MEANT, Borders
-from policylang.proving.frames import EXTENSIONS, HAS_PORTS, IGMP, Probe
+from policylang.proving.frames import Probe
 from policylang.proving.ground import Plan
+from policylang.proving.octets import EXTENSIONS, HAS_PORTS, IGMP
 
 MTU = 1500
 MOST_CANDIDATES = 40  # values of a field that are tried; of more, those at random
@@ -271,7 +272,7 @@ class _Well:
         if wanted is None:
             return probe
         padding = wanted - probe.size
-        if padding < 0 or probe.protocol in (132, 33, IGMP):
+        if padding < 0 or probe.protocol in (SCTP, DCCP, IGMP):
             return probe if probe.size in self.cube[Field.SIZE] else None
         return replace(probe, padding=padding)
 

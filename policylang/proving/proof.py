@@ -202,9 +202,9 @@ class _Proof:
         with thrower(ground, groups=self._groups()) as throwing:
             court = Court(throwing, renew, fill, remembers)
             verdicts = iter(court.judge(packets))
-            held = [
-                (one, chosen(court.about(claim), many, is_some=one.is_some)) for one, claim in talks
-            ]
+            about = court.about([claim for _, claim in talks])
+            beginning = zip(talks, about, strict=True)
+            held = [(one, court.sure(chosen(one, some, many))) for (one, _), some in beginning]
         if talks:
             let_peers_speak(ground)
         stage = Stage(ground, self.ruleset, renew, fill, remembers)

@@ -9,8 +9,9 @@ import re
 import secrets
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from policylang.packets.fields import TCP, UDP
 from policylang.proving.talk import Address, Machine, SilenceError, Talk, port_of
@@ -117,22 +118,44 @@ def _address(pattern: re.Pattern[bytes], heard: bytes) -> Address:
 
 # --- TFTP: RFC 1350 ---------------------------------------------------------------------------
 
-_RRQ, _BLOCK, _ACK = 1, 3, 4
+_RRQ, _WRQ, _BLOCK, _ACK = 1, 2, 3, 4
 
 
-def tftp(talk: Talk, protocol: int) -> None:
+def tftp_read(talk: Talk, protocol: int) -> None:
     """The client asks for a file; the server sends it from a new port."""
+    block = _block()
+    arrived = _tftp(talk, _RRQ, block, _acknowledgement(1))
+    if arrived[0] != block:
+        raise SilenceError("the bytes of the file do not arrive as they were sent")
+
+
+def tftp_write(talk: Talk, protocol: int) -> None:
+    """The client announces a file; the server agrees from a new port, and the file goes there."""
+    block = _block()
+    arrived = _tftp(talk, _WRQ, _acknowledgement(0), block)
+    if arrived[1] != block:
+        raise SilenceError("the bytes of the file do not arrive as they were sent")
+
+
+def _tftp(talk: Talk, request: int, first: bytes, second: bytes) -> tuple[bytes, bytes]:
+    """What arrives of the server's first packet and of the client's answer to it."""
     line = talk.line
     servers = [talk.datagrams(line.server, port) for port in line.ports]
     client = talk.datagrams(line.client, line.source_port)
-    asked = struct.pack("!H", _RRQ) + b"file\0octet\0"
+    asked = struct.pack("!H", request) + b"file\0octet\0"
     _, source, _ = talk.deliver(client, line.dialled, servers, asked, "the request")
-    sender = talk.for_data(line.server, is_stream=False)
-    block = struct.pack("!HH", _BLOCK, 1) + secrets.token_bytes(100)
-    arrived, seen, _ = talk.deliver(sender, source, [client], block, "the file")
-    if arrived != block:
-        raise SilenceError("the bytes of the file do not arrive as they were sent")
-    talk.deliver(client, seen, [sender], struct.pack("!HH", _ACK, 1), "what acknowledges it")
+    transfer = talk.for_data(line.server, is_stream=False)
+    came, seen, _ = talk.deliver(transfer, source, [client], first, "the server's transfer")
+    went, _, _ = talk.deliver(client, seen, [transfer], second, "the client's transfer")
+    return came, went
+
+
+def _block() -> bytes:
+    return struct.pack("!HH", _BLOCK, 1) + secrets.token_bytes(100)
+
+
+def _acknowledgement(number: int) -> bytes:
+    return struct.pack("!HH", _ACK, number)
 
 
 # --- SIP: RFC 3261, with media of RFC 3550 ----------------------------------------------------
@@ -264,12 +287,96 @@ def _media(said: bytes) -> Address:
     return connection[1].decode(), int(media[1])
 
 
+# --- scanning, backup, chat -------------------------------------------------------------------
+
+_SANE_START, _SANE_ORDER = 7, 0x1234  # the SANE network protocol, sections 5.2.8 and 4.2
+
+
+def sane(talk: Talk, protocol: int) -> None:
+    """A scan is started; the server names the port where the client fetches the image."""
+    line = talk.line
+    client, server = talk.control()
+    listener = talk.for_data(line.server, is_stream=True)
+    talk.carry(client, server, struct.pack("!II", _SANE_START, 1))
+    # Status, port and byte order, each a word, and an empty string for the resource.
+    told = struct.pack("!IIII", 0, port_of(listener), _SANE_ORDER, 0)
+    heard = talk.carry(server, client, told)
+    to = line.dialled[0], int(struct.unpack_from("!I", heard, 4)[0])
+    image = talk.connected(line.client, to, "the connection for the image")
+    talk.transfer(talk.accepted([listener], "the connection for the image"), image, "the image")
+
+
+_CONNECT = re.compile(rb"CONNECT DATA (\d+) MESG (\d+) INDEX (\d+)")
+_AMANDA = b"Amanda 2.6 %b HANDLE 000-00000000 SEQ 1\n"
+
+
+def amanda(talk: Talk, protocol: int) -> None:
+    """The machine that is saved names three ports, and the backup server connects to them."""
+    line = talk.line
+    saved = [talk.datagrams(line.server, port) for port in line.ports]
+    client = talk.datagrams(line.client, line.source_port)
+    request = _AMANDA % b"REQ" + b"SERVICE sendbackup\nOPTIONS features=fff;\n"
+    _, source, server = talk.deliver(client, line.dialled, saved, request, "the request")
+    streams = ("DATA", "MESG", "INDEX")
+    listeners = [talk.for_data(line.server, is_stream=True) for _ in streams]
+    ports = " ".join(f"{n} {port_of(one)}" for n, one in zip(streams, listeners, strict=True))
+    reply = _AMANDA % b"REP" + f"CONNECT {ports}\nOPTIONS features=fff;\n".encode()
+    heard, _, _ = talk.deliver(server, source, [client], reply, "the reply")
+    found = _CONNECT.search(heard)
+    if found is None:
+        raise SilenceError(f"no ports in {heard!r}")
+    for name, port, listener in zip(streams, found.groups(), listeners, strict=True):
+        what = f"the connection for {name}"
+        stream = talk.connected(line.client, (line.dialled[0], int(port)), what)
+        talk.exchange(stream, talk.accepted([listener], what), what)
+
+
+_DCC = re.compile(rb"DCC CHAT chat (\d+) (\d+)")
+
+
+def irc(talk: Talk, protocol: int) -> None:
+    """The client offers a chat (DCC), and the server's side takes it up."""
+    line = talk.line
+    client, server = talk.control()
+    talk.carry(client, server, b"NICK alice\r\nUSER alice 0 * :Alice\r\n")
+    talk.carry(server, client, b":irc.example 001 alice :welcome\r\n")
+    listener = talk.for_data(line.client, is_stream=True)
+    own = int.from_bytes(socket.inet_aton(line.client.address))
+    offer = f"PRIVMSG bob :\1DCC CHAT chat {own} {port_of(listener)}\1\r\n"
+    heard = talk.carry(client, server, offer.encode())
+    found = _DCC.search(heard)
+    if found is None:
+        raise SilenceError(f"no offer in {heard!r}")
+    to = socket.inet_ntoa(int(found[1]).to_bytes(4)), int(found[2])
+    chat = talk.connected(line.server, to, "the direct chat")
+    talk.exchange(chat, talk.accepted([listener], "the direct chat"), "the direct chat")
+
+
 # By the kind of a session and its mode.
-CONVERSATIONS: dict[tuple[str, str | None], Conversation] = {
-    ("plain", None): plain,
-    ("ftp", "passive"): ftp_passive,
-    ("ftp", "active"): ftp_active,
-    ("tftp", None): tftp,
-    ("sip", None): sip,
-}
-CAN_BE_PLAYED = (TCP, UDP)
+_CONVERSATIONS: Mapping[tuple[str, str | None], Conversation] = MappingProxyType(
+    {
+        ("plain", None): plain,
+        ("ftp", "passive"): ftp_passive,
+        ("ftp", "active"): ftp_active,
+        ("tftp", None): tftp_read,
+        ("tftp", "read"): tftp_read,
+        ("tftp", "write"): tftp_write,
+        ("sip", None): sip,
+        ("sip", "udp"): sip,
+        ("sip", "tcp"): sip,
+        ("sane", None): sane,
+        ("amanda", None): amanda,
+        ("irc", None): irc,
+    }
+)
+_OVER: Mapping[str, tuple[int, ...]] = MappingProxyType({"udp": (UDP,), "tcp": (TCP,)})
+
+
+def conversation_of(kind: str, mode: str | None) -> Conversation | None:
+    """The conversation of a kind and a mode of `SESSION_MODES`; None where none is played."""
+    return _CONVERSATIONS.get((kind, mode))
+
+
+def spoken_over(mode: str | None) -> tuple[int, ...]:
+    """The protocols over which conversations of a mode are held, as far as there are sockets."""
+    return (TCP, UDP) if mode is None else _OVER.get(mode, (TCP, UDP))

@@ -14,13 +14,12 @@ from policylang.ir import actions as ir
 from policylang.ir.ruleset import Lookup, Ruleset
 from policylang.model.expectations import SessionExpectation
 from policylang.model.types import Traffic
-from policylang.packets.fields import TCP, UDP
 from policylang.packets.values import V6_BASE, Ranges, format_address
 from policylang.proving.claims import Tried
 from policylang.proving.court import fate_words, members_by_test
 from policylang.proving.ground import GATEWAYS, Ground
 from policylang.proving.namespaces import FAR, mac
-from policylang.proving.protocols import CONVERSATIONS
+from policylang.proving.protocols import conversation_of, spoken_over
 from policylang.proving.talk import Line, Machine, SilenceError, talk
 from policylang.proving.throwing import Fate
 
@@ -37,20 +36,23 @@ class Played:
 
 
 def chosen(
-    about: Sequence[tuple[Tried, Fate]], most: int, *, is_some: bool
+    expectation: SessionExpectation, about: Sequence[tuple[Tried, Fate]], most: int
 ) -> list[tuple[Tried, Fate]]:
     """Those of many first packets whose conversations are played: of each kind one, then others.
 
     Before all, one that did not pass: no conversation comes of that. Of `some`, those that passed.
     """
     found: dict[tuple[object, ...], tuple[Tried, Fate]] = {}
-    told = sorted(about, key=lambda one: one[1].passed is not is_some)
+    told = sorted(about, key=lambda one: one[1].passed is not expectation.is_some)
+    protocols, families = spoken_over(expectation.mode), _families(expectation)
     for rest in (0, 1, 2):
         for one, fate in told:
             probe = one.picked.probe
             kind = (probe.family, probe.protocol, one.picked.path, one.reached is None)
             ways = (probe.way_in, fate.where if fate.passed else one.picked.way_out)
-            is_possible = probe.protocol in (TCP, UDP) and ways[0] != ways[1]
+            is_possible = (
+                probe.protocol in protocols and probe.family in families and ways[0] != ways[1]
+            )
             key = (*kind, *ways[: rest and 2], *(probe.ports[1:] if rest == 2 else ()))
             if is_possible and len(found) < most and (one, fate) not in found.values():
                 found.setdefault(key, (one, fate))
@@ -104,7 +106,8 @@ class Stage:
 
     def _hold(self, expectation: SessionExpectation, one: Tried, fate: Fate) -> None:
         picked, probe = one.picked, one.picked.probe
-        conversation = CONVERSATIONS[expectation.kind, expectation.mode]
+        conversation = conversation_of(expectation.kind, expectation.mode)
+        assert conversation is not None  # or no packet would have been picked (`claims`)
         self.ground.place(picked.roles)
         self.fill(members_by_test(picked.members))
         # Where the firewall sends the first packet, and as what it comes there.
@@ -143,6 +146,12 @@ class Stage:
             yield Machine(peer, text)
         finally:
             peer.ip([f"addr del {text}/{length} dev {FAR}"])
+
+
+def _families(expectation: SessionExpectation) -> Ranges:
+    """The families in which such a session is held: those that its helper knows."""
+    helpers = [t.helper for t in expectation.asked.what if t.helper is not None]
+    return Ranges.of(4, 6) if not helpers else helpers[0].families
 
 
 def _source_port(expectation: SessionExpectation, port: int) -> int:

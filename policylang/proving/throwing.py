@@ -20,9 +20,10 @@ from policylang.apply import conntrack
 from policylang.ir.stages import Path
 from policylang.packets.fields import AddressType
 from policylang.packets.values import V6_BASE, format_address
-from policylang.proving.frames import ETHERTYPE, Probe, Sight, packet_bytes, sight
+from policylang.proving.frames import Probe, Sight, packet_bytes, sight
 from policylang.proving.ground import LOOPBACK, Ground
 from policylang.proving.namespaces import FAR, mac
+from policylang.proving.octets import ETHERTYPE
 
 TABLE = "policylang_proof"
 BEFORE_ALL, BEHIND_ALL = -2000, 2_000_000_000  # priorities; conntrack confirms at INT_MAX
@@ -75,6 +76,7 @@ class Thrower:
     _stack: ExitStack = field(default_factory=ExitStack)
     _wires: dict[str, socket.socket] = field(default_factory=dict)
     _own: dict[tuple[int, int, int], socket.socket] = field(default_factory=dict)
+    _has_marks: bool = False
 
     def forget(self) -> None:
         """Forget all connections and probes."""
@@ -83,6 +85,9 @@ class Thrower:
 
     def mark(self, marks: Mapping[int, int]) -> None:
         """Let probes of these serials arrive with a mark."""
+        if not marks and not self._has_marks:
+            return
+        self._has_marks = bool(marks)
         lines = []
         for family in KEYS:
             lines.append(f"flush map inet {TABLE} marks-{family}\n")

@@ -211,7 +211,75 @@ def test_a_broadcast_is_answered_by_any_machine_of_its_network(service: str, por
     assert not expectation.meets(replace(flow, source=number_of("198.51.101.7")))
 
 
+# --- addresses --------------------------------------------------------------------------------
+
+
+SMALL = """\
+zone wan { interface eth0  network 203.0.113.0/30 }
+zone lan { interface eth1  network 203.0.113.4/30 }
+zone one { interface eth2  network 203.0.113.9, fd00:9::9 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("question", "ends"),
+    [
+        ("ftp from wan to lan", ("203.0.113.2", "203.0.113.6")),
+        ("ftp from one to wan", ("203.0.113.9", "203.0.113.2")),
+        ("ftp inbound from one", ("203.0.113.9", "192.0.2.1")),
+        ("ftp inbound from one ipv6", ("fd00:9::9", "2001:db8:1::1")),
+    ],
+)
+def test_machines_of_small_networks_are_neither_this_host_nor_everybody(
+    question: str, ends: tuple[str, str]
+) -> None:
+    story = story_of(f"{SMALL}allow {question}\n", question)
+    first = story.packets[0].wire
+    assert (format_address(first.source), format_address(first.destination)) == ends
+    assert story.works, briefly(story)
+
+
+def test_who_answers_a_broadcast_is_in_a_small_network_too() -> None:
+    story = story_of(f"{SMALL}allow snmp outbound to lan\n", "snmp outbound to lan")
+    question, answer = story.packets
+    assert format_address(question.wire.destination) == "203.0.113.7"
+    assert format_address(answer.wire.source) == "203.0.113.6"
+    assert answer.carried.tracked.because is Because.EXPECTED
+
+
+def test_a_group_is_asked_over_udp_and_answers_by_an_address_of_its_own() -> None:
+    """RFC 1122 section 3.2.1.3: no packet comes from a group, so the answer begins anew."""
+    for place, group in (("multicast", "224.0.0.10"), ("broadcast", "192.0.2.255")):
+        story = story_of(f"allow dns inbound to {place}\n", f"dns inbound to {place}")
+        assert briefly(story) == [
+            "client → this host a question NEW passes",
+            "this host → client its answer NEW passes",
+        ]
+        question, answer = story.packets
+        assert format_address(question.wire.destination) == group
+        assert format_address(answer.wire.source) == "192.0.2.1"
+
+
+def test_nobody_speaks_tcp_to_a_group() -> None:
+    resolved, rule, asker = resolved_of("allow ssh inbound\n", "ssh inbound to multicast")
+    wanted = staging.Wanted("plain")
+    assert not [*staging.casts(asker.asked(rule), wanted, resolved.zones)]
+
+
 # --- translation --------------------------------------------------------------------------------
+
+
+def test_a_connection_is_told_to_be_translated_as_the_one_that_announced_it() -> None:
+    """nf_nat_follow_master: whoever takes up the chat is seen as the server (nf_nat_irc.c)."""
+    policy = f"{ZONES}allow irc from lan to wan\nmasquerade from lan to wan\n"
+    story = story_of(policy, "irc from lan to wan")
+    (chat,) = expected(story)
+    told = [*Teller(story).told()][chat.number - 1]
+    by = " (as the connection that announced it is translated)"
+    assert told.facts == (
+        f"its destination becomes 198.51.100.10:50000{by}",
+        f"its source becomes {format_address(story.packets[0].wire.destination)}:40000{by}",
+    )
 
 
 def test_a_masqueraded_client_is_announced_under_the_address_that_the_server_knows() -> None:
@@ -382,6 +450,36 @@ def test_a_default_that_denies_is_told_with_the_statement_that_is_missing() -> N
     assert first == "`deny ssh inbound` (test.policy:4) decides before any other statement"
 
 
+def test_what_is_sent_elsewhere_is_allowed_by_where_it_goes() -> None:
+    """Rules name the inner address of a netmap: to allow what is dialled would change nothing."""
+    policy = f"{ZONES}netmap 192.0.2.16/28 to 198.51.100.16/28 on wan\n"
+    story = story_of(policy, "ssh from wan to 192.0.2.20")
+    (sentence,) = advice(story, "ssh from wan to 192.0.2.20", None)
+    assert sentence.endswith("here 203.0.113.9 to 198.51.100.20, port 22")
+    there = story_of(f"{policy}allow ssh from wan to 198.51.100.20\n", "ssh from wan to 192.0.2.20")
+    assert there.works
+    dialled = story_of(f"{policy}allow ssh from wan to 192.0.2.20\n", "ssh from wan to 192.0.2.20")
+    assert not dialled.works
+
+
+def test_an_icmp_error_about_nothing_may_be_allowed_by_its_type() -> None:
+    story = story_of(ZONES, "icmp redirect inbound from wan")
+    assert story.packets[0].link == "message"
+    assert [*advice(story, "icmp redirect inbound from wan", None)] == [
+        "INVALID packets are dropped, unless a statement names their ICMP type"
+    ]
+    allowed = f"{ZONES}allow icmp redirect inbound from wan\n"
+    assert story_of(allowed, "icmp redirect inbound from wan").works
+
+
+def test_a_line_that_is_not_understood_is_told_by_its_statement() -> None:
+    policy = f'{ZONES}native nft input "meta mark 7 accept"\n'
+    told = [*Teller(story_of(policy, "ssh inbound from wan")).told()]
+    assert told[0].facts == (
+        "not certain: `meta mark 7 accept` (test.policy:4) may decide otherwise",
+    )
+
+
 def test_what_conntrack_leaves_alone_is_untracked_both_ways() -> None:
     policy = f"{ZONES}untracked udp 53 from lan to wan\nallow udp 53 from lan to wan\n"
     story = story_of(policy, "udp 53 from lan to wan")
@@ -407,6 +505,27 @@ def test_a_single_packet_has_the_state_that_is_asked_for(state: State, works: bo
     assert story.works is works
     answered = story_of(policy, "tcp 22 inbound from wan", kind="packet", is_answered=True)
     assert [e.carried.tracked.state for e in answered.packets] == [State.NEW, State.ESTABLISHED]
+
+
+@pytest.mark.parametrize("what", ["tcp 22", "udp 53", "ping"])
+@pytest.mark.parametrize(
+    ("state", "answer"),
+    [
+        (State.NEW, State.ESTABLISHED),
+        (State.ESTABLISHED, State.ESTABLISHED),
+        (State.RELATED, State.ESTABLISHED),
+        (State.UNTRACKED, State.UNTRACKED),
+    ],
+)
+def test_the_answer_to_a_single_packet_is_of_its_connection(
+    what: str, state: State, answer: State
+) -> None:
+    question = f"{what} inbound from wan"
+    policy = f"{ZONES}allow {question}\nallow all outbound\n"
+    story = story_of(policy, question, kind="packet", state=state, is_answered=True)
+    assert [e.carried.tracked.state for e in story.packets] == [state, answer]
+    if answer is State.ESTABLISHED:
+        assert [e.carried.tracked.related for e in story.packets][1] == 1
 
 
 # --- conntrack by itself ------------------------------------------------------------------------
@@ -644,12 +763,18 @@ def test_trace_tells_the_conditions_that_it_took_for_granted(
     [
         ("packet tcp 22 inbound flags sin", "`sin` is no TCP flag"),
         ("packet tcp 22 inbound state odd", "`odd` is no state"),
-        ("packet tcp 22 inbound state", "`state`: nothing stands"),
+        ("packet tcp 22 inbound state", "nothing stands behind `state`"),
         ("ssh inbound flags syn", "`flags` is said of a single packet"),
         ("packet flags syn", "nothing is said of what to trace"),
         ("sip passive from wan to lan", None),
         ("ssh from wan to nowhere", None),
         ("ssh inbound from wan interface eth7", "no packet is what"),
+        ("ssh inbound interface eth0123456789012", "`eth0123456789012` is no interface"),
+        ("ssh inbound interface eth*", "`eth*` is no interface"),
+        ("ssh inbound --reply", "`--reply` is said of a single packet"),
+        ("packet udp 53 inbound flags syn", "`udp 53 inbound` is not TCP"),
+        ("ping too-big inbound", "no error about `ping inbound` is played"),
+        ("ssh from wan to published", "name where it goes to"),
     ],
 )
 def test_trace_refuses_what_it_does_not_understand(
@@ -754,6 +879,24 @@ def test_trace_reads_rules_of_other_origin(
     status, out, _ = run(capsys, str(rules), "https", "from", "203.0.113.9", "interface", "eth0")
     assert status == 2
     assert "by the policy of chain" in out
+    assert "statement" not in out and "`allow" not in out  # rules of others have none
+
+
+def test_the_interfaces_of_rules_are_those_that_they_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is sent on leaves by another interface than that by which it came."""
+    rules = tmp_path / "rules.v4"
+    rules.write_text(
+        "*nat\n:PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n"
+        "-A PREROUTING -p tcp -m tcp --dport 2121 -j DNAT --to-destination 10.0.0.5:21\n"
+        "-A POSTROUTING -o wan0 -j MASQUERADE\nCOMMIT\n"
+        "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -i lan0 -j ACCEPT\nCOMMIT\n"
+    )
+    words = (str(rules), "tcp 2121 inbound interface wan0", "--format", "json")
+    told = json.loads(run(capsys, *words)[1])
+    assert [h["interface"] for h in told["hosts"]] == ["wan0", None, "lan0"]
+    assert told["packets"][0]["arrives_as"]["source"]["address"] == "203.0.113.9"
 
 
 # --- sessions in tests ----------------------------------------------------------------------------
@@ -787,6 +930,17 @@ def test_sessions_are_proved_for_all_ends(
     assert status == 0
 
 
+@pytest.mark.parametrize("kind", ["pptp", "irc", "sane", "amanda", "tftp write", 'sip "tcp"'])
+def test_sessions_of_every_helper_are_proved(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a helper knows IPv4 alone, nothing is asked of IPv6."""
+    policy = f"{ZONES}allow {kind.split()[0]} inbound from wan\n"
+    text = f'{policy}test "a" {{ expect session {kind} inbound from wan }}\n'
+    status, out = expectations(tmp_path, text, capsys)
+    assert status == 0, out
+
+
 def test_a_session_fails_where_its_second_connection_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -798,3 +952,22 @@ def test_a_session_fails_where_its_second_connection_does(
         (shown,) = json.loads(out)["policies"][0]["tests"][0]["expectations"]
         assert "SYN of the data connection, is dropped" in shown["failure"]["message"]
         assert "no helper reads along" in shown["failure"]["help"]
+
+
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [
+        ("session ssh inbound from wan", "not every session begins: not every packet is allowed:"),
+        ("some session ssh inbound from wan", "no session begins: no packet is allowed:"),
+        ("session irc inbound from wan ipv6", "no packet is described by this, so it proves"),
+        ("some session irc inbound from wan ipv6", "no packet is described by this, so it proves"),
+    ],
+)
+def test_a_session_that_does_not_begin_is_told_by_its_first_packet(
+    expected: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f'{ZONES}test "a" {{ expect {expected} }}\n'
+    status, out = expectations(tmp_path, text, capsys)
+    assert status == 2
+    (shown,) = json.loads(out)["policies"][0]["tests"][0]["expectations"]
+    assert shown["failure"]["message"].startswith(message)

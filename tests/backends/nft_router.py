@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from policylang.packets.fields import DCCP, ICMP, ICMPV6, SCTP, TCP, UDP
+from policylang.proving.octets import internet_checksum
 from tests.backends.nft_station import FAR_MAC, OWN, WIRES, Packet, Station, station
-from tests.differential.frames import internet_checksum
 from tests.kernel.ground import Family
 
 ETH_P_ALL = 3  # linux/if_ether.h

@@ -24,7 +24,7 @@ from policylang.ir.ruleset import AddressTest, Base, Chain, DynamicSet, Item, Ru
 from policylang.ir.stages import Path, Stage
 from policylang.packets.cube import EVERYTHING
 from policylang.packets.fields import ICMP, UDP
-from tests.differential.frames import internet_checksum
+from policylang.proving.octets import internet_checksum
 from tests.kernel.ground import Namespace
 
 _libc = ctypes.CDLL(None)
@@ -309,6 +309,18 @@ def _raw(family: int) -> socket.socket:
     return socket.socket(af, socket.SOCK_RAW, socket.IPPROTO_RAW)
 
 
+def introduced(wire: str) -> tuple[str, ...]:
+    """The commands of `ip` that tell the firewall who is at the far end, where nobody answers.
+
+    Of whom it asks for in vain it tells itself, seconds later, by ICMP errors that are counted.
+    """
+    mac = FAR_MAC.format(WIRES.index(wire))
+    return tuple(
+        f"neigh replace {address} lladdr {mac} dev {wire} nud permanent"
+        for address in FAR[wire].values()
+    )
+
+
 @contextmanager
 def station() -> Iterator[Station]:
     """Lay the wires; everything is gone afterwards."""
@@ -330,11 +342,7 @@ def station() -> Iterator[Station]:
                 f"link set {wire} up",
                 f"addr add {OWN[wire][4]}/24 brd + dev {wire}",
                 f"addr add {OWN[wire][6]}/64 dev {wire} nodad",
-                *(
-                    f"neigh replace {address} lladdr {FAR_MAC.format(number)} dev {wire}"
-                    " nud permanent"
-                    for address in FAR[wire].values()
-                ),
+                *introduced(wire),
             )
             outside.ip(f"link set {wire} up")
         made = Station(inside, {}, {}, outside)

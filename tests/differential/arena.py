@@ -25,6 +25,7 @@ from types import MappingProxyType
 
 from policylang.model.types import Answer
 from policylang.packets.fields import AddressType, State
+from policylang.proving.octets import ETHERTYPE
 from tests.differential import conntrack
 from tests.differential.frames import (
     MARKS,
@@ -69,7 +70,6 @@ ANCHORS = (
 GROUPS = ("224.0.0.251", "239.1.2.3", "ff02::fb", "ff05::2")
 
 IP_ADD_MEMBERSHIP, IPV6_JOIN_GROUP = 35, 20  # linux/in.h, linux/in6.h
-ETHERTYPE = {4: 0x0800, 6: 0x86DD}
 SERIALS = range(1, 60001)
 
 

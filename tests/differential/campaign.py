@@ -21,11 +21,12 @@ from policylang.backends.base import Artifact
 from policylang.model.policy import Policy, Protection
 from policylang.model.types import Answer, Conditions, Direction, Verb
 from policylang.packets.fields import ICMP, ICMPV6, TCP, UDP, AddressType, State
+from policylang.proving.octets import HAS_PORTS
 from tests.differential import conntrack
 from tests.differential.arena import ANCHORS, Facts, Firewall, connect, firewall, sender_mac
 from tests.differential.compiling import RefusedError, compiled
 from tests.differential.conntrack import Connection, Flow
-from tests.differential.frames import HAS_PORTS, MARKS, OWNERS, Probe, packet_bytes
+from tests.differential.frames import MARKS, OWNERS, Probe, packet_bytes
 from tests.differential.loading import Way, fill, held, load, wipe
 from tests.differential.policies import random_policy
 from tests.differential.probes import (

@@ -41,12 +41,12 @@ from policylang.packets.values import (
     name_range,
     parse_one_address,
 )
+from policylang.proving.octets import HAS_PORTS
 from tests.differential.arena import ANCHORS, GROUPS, INTERFACES, OWN
 from tests.differential.conntrack import Connection, Flow
 from tests.differential.frames import (
     ACK,
     GRE,
-    HAS_PORTS,
     MARKS,
     MTU,
     OWNERS,

@@ -136,6 +136,52 @@ def test_what_does_not_hold_is_shown_by_a_packet() -> None:
     assert session.said == "its first packet: it was dropped"
 
 
+EVERY_KIND = """
+zone wan { interface eth0 }
+allow ftp, tftp, sip, irc, sane, amanda, pptp, h323 inbound from wan
+allow netbios-ns, snmp outbound to wan
+default deny outbound
+test "every kind" {
+  expect session tftp read inbound from wan
+  expect session tftp write inbound from wan
+  expect session sip "udp" inbound from wan
+  expect session sip "tcp" inbound from wan
+  expect session irc inbound from wan
+  expect session sane inbound from wan
+  expect session amanda inbound from wan
+  expect session pptp inbound from wan
+  expect session h323 inbound from wan
+  expect session netbios-ns outbound to wan
+  expect session snmp outbound to wan
+}
+"""
+NOT_PLAYED = 4  # at the end
+
+
+def test_every_kind_of_session_is_played_or_told_not_to_be() -> None:
+    results = played(EVERY_KIND, most=20, target="nft")
+    ok, impossible = results[:-NOT_PLAYED], results[-NOT_PLAYED:]
+    assert {one.status for one in ok} == {Status.OK}, [*map(told, ok)]
+    assert all(one.tried for one in ok)
+    assert [told(one) for one in impossible if one.status is not Status.IMPOSSIBLE] == []
+    assert impossible[0].said == "sessions of `pptp` are not played, `test` alone proves them"
+
+
+@pytest.mark.parametrize("kind", ["tftp write", "irc", "sane", "amanda"])
+def test_a_session_does_not_come_off_without_its_helper(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talk, "PATIENCE_S", IMPATIENCE_S)
+    monkeypatch.setattr(proof, "artifact_of", without(("ct helper set",)))
+    closed = (
+        f"zone wan {{ interface eth0 }}\nallow {kind.split()[0]} inbound from wan\n"
+        "default deny outbound\n"
+        f'test "t" {{ expect session {kind} inbound from wan }}\n'
+    )
+    (result,) = played(closed, most=10, target="nft")
+    assert result.status is Status.FAILED, told(result)
+
+
 def test_rates_are_not_exceeded() -> None:
     """What is within a rate by itself is not denied because others came before."""
     limited = """

@@ -13,16 +13,16 @@ from policylang.lower.stateful import lower
 from policylang.model.expectations import PacketExpectation
 from policylang.model.policy import Policy
 from policylang.optimise import optimise
-from policylang.packets.fields import TCP, UDP
+from policylang.packets.fields import ICMP, ICMPV6, TCP, UDP
 from policylang.packets.values import Ranges, format_address, name_range
 from policylang.pipeline import Text, policy_of
+from policylang.proving import octets
 from policylang.proving.borders import borders
 from policylang.proving.court import CODES
 from policylang.proving.frames import Probe, Sight, packet_bytes, sight
 from policylang.proving.ground import Plan, plan
 from policylang.proving.picking import Picked, Picker
 from policylang.proving.volleys import volleys
-from tests.differential import frames as independent
 
 POLICY = """
 zone wan { interface eth0 }
@@ -145,23 +145,38 @@ def _icmp(kind: int, code: int, quoted: bytes) -> bytes:
     return head + bytes((kind, code, 0, 0, 0, 0, 0, 0)) + quoted
 
 
-def test_frames_are_those_of_an_independent_writer() -> None:
-    """The differential tests spell frames on their own; both agree, checksums included."""
-    for one in _picked("all from lan to wan")[0]:
+# By hand from the RFCs: DNS over UDP from 192.0.2.1:4000 to 198.51.100.2:53, without a question.
+UDP_V4 = (
+    "4500001c0005000040118e95"  # RFC 791: 28 bytes, identification 5, hop limit 64, UDP
+    "c0000201c6336402"
+    "0fa00035000803d2"  # RFC 768: 8 bytes, and the checksum over the pseudo header
+)
+
+
+ZEROS = (0, 0xFFFF)  # in ones' complement
+
+
+def test_bytes_are_those_of_the_standards() -> None:
+    source, destination = ip_address("192.0.2.1"), ip_address("198.51.100.2")
+    probe = Probe(None, int(source), int(destination), UDP, (4000, 53))
+    assert packet_bytes(probe, 5).hex() == UDP_V4
+    assert octets.crc32c(b"123456789") == 0xE3069283  # the check value of CRC-32C
+    assert octets.internet_checksum(bytes.fromhex("0001f203f4f5f6f7")) == 0x220D  # RFC 1071
+
+
+def test_a_receiver_finds_every_checksum_right() -> None:
+    """RFC 1071: with the checksum in its place, the sum over all of it is zero, of either sign."""
+    for one in (p for some in ("all from lan to wan", "ssh inbound") for p in _picked(some)[0]):
         probe = one.probe
-        if probe.protocol in (1, 58, TCP):
-            continue  # where the payload or a number is chosen otherwise
-        other = independent.Probe(
-            None,
-            None,
-            ip_address(format_address(probe.source)),
-            ip_address(format_address(probe.destination)),
-            probe.protocol,
-            probe.ports,
-            dscp=probe.dscp,
-            padding=probe.padding,
-        )
-        assert packet_bytes(probe, 5) == independent.packet_bytes(other, 5)
+        data = packet_bytes(probe, 5)
+        ends, rest = (data[12:20], data[20:]) if probe.family == 4 else (data[8:40], data[40:])
+        if probe.family == 4:
+            assert octets.internet_checksum(data[:20]) in ZEROS
+        if probe.protocol in (TCP, UDP, ICMPV6):
+            pseudo = ends + len(rest).to_bytes(4) + probe.protocol.to_bytes(4)
+            assert octets.internet_checksum(pseudo + rest) in ZEROS
+        elif probe.protocol in (ICMP, octets.IGMP):
+            assert octets.internet_checksum(rest) in ZEROS
 
 
 def test_paths_are_those_of_the_question() -> None:

@@ -24,24 +24,65 @@ def advice(story: Story, asked: str, helper: str | None) -> Iterator[str]:
         return
     because = died.carried.tracked.because
     first = story.packets[0]
-    if because in (Because.OPENS, Because.AGAIN, Because.MIDDLE) and died.link != first.link:
+    if _is_of_others(died):
+        yield from _of_others(story, died, helper)
+    elif because in (Because.OPENS, Because.AGAIN, Because.MIDDLE) and died.link != first.link:
         yield from _second(story, died, asked, helper)
     elif because in (Because.OPENS, Because.AGAIN, Because.MIDDLE, Because.NOT_TRACKED):
         yield from _first(died, asked)
     elif because in (Because.EXPECTED, Because.EXPECTED_AGAIN):
         yield from _expected(died)
     elif died.carried.tracked.state is State.INVALID:
-        yield "INVALID packets are dropped: whatever sent this, no honest conversation needs it"
+        if died.wire.icmp_type is None:
+            yield "INVALID packets are dropped: no conversation that goes as it should has any"
+        else:
+            yield "INVALID packets are dropped, unless a statement names their ICMP type"
     else:
         yield from _denied(died)
+
+
+def _is_of_others(died: PacketEvent) -> bool:
+    """Whether no policy has made the rules: what a policy would have to say helps nobody then."""
+    return died.deciding is not None and died.deciding.base.stage is None
+
+
+def _of_others(story: Story, died: PacketEvent, helper: str | None) -> Iterator[str]:
+    because = died.carried.tracked.because
+    if because is Because.EXPECTED:
+        yield "it was expected, but no rule lets what is RELATED pass here"
+    elif because is Because.OPENS and died.link != story.packets[0].link and helper is not None:
+        watching = story.packets[0].carried.tracked.connection
+        if watching is not None and watching.helper is None:
+            yield (
+                f"no helper reads along: so the {died.link} counts as NEW, and no rule lets it "
+                "pass as such"
+            )
 
 
 def _first(died: PacketEvent, asked: str) -> Iterator[str]:
     if _decided_by_statement(died):
         yield from _denied(died)
-        yield f"a statement in front of it would let this through: `allow {asked}`"
+        if _was_sent_elsewhere(died):
+            yield f"a statement in front of it would let this through, if it allows {_ends(died)}"
+        else:
+            yield f"a statement in front of it would let this through: `allow {asked}`"
         return
-    yield f"no statement allows it: `allow {asked}` would"
+    if _was_sent_elsewhere(died):
+        yield f"no statement allows it: rules speak of where it is sent, here {_ends(died)}"
+    else:
+        yield f"no statement allows it: `allow {asked}` would"
+
+
+def _was_sent_elsewhere(died: PacketEvent) -> bool:
+    """Whether what was dialled is not what rules see; what `dnat` allows is told as dialled."""
+    return died.carried.last.destination != died.wire.destination
+
+
+def _ends(died: PacketEvent) -> str:
+    """Between whom the packet is when rules see it."""
+    seen = died.carried.last
+    port = "" if seen.ports is None else f", port {seen.ports[1]}"
+    return f"{format_address(seen.source)} to {format_address(seen.destination)}{port}"
 
 
 def _second(story: Story, died: PacketEvent, asked: str, helper: str | None) -> Iterator[str]:
@@ -73,12 +114,7 @@ def _expected(died: PacketEvent) -> Iterator[str]:
     helper = connection.master.helper
     if _decided_by_statement(died) and not _is_default(died):
         yield from _denied(died)
-    port = None if died.wire.ports is None else died.wire.ports[1]
-    ends = f"{format_address(died.wire.source)} to {format_address(died.wire.destination)}"
-    ports = "" if port is None else f", port {port}"
-    yield (
-        f"it was expected, but no statement that asks for helper `{helper}` admits {ends}{ports}"
-    )
+    yield f"it was expected, but no statement that asks for helper `{helper}` admits {_ends(died)}"
     yield (
         "what a helper expects passes between the ends of the statement, to its `data` ports, else "
         "32768-60999 on this host as the client and 1024-65535 elsewhere"

@@ -9,12 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from policylang.analysis.conversation.world import Host, World
+from policylang.analysis.conversation.world import MULTICAST, Host, World
 from policylang.analysis.surroundings import LOOPBACK, NOBODY
 from policylang.ir.stages import Path
 from policylang.model.types import Zone
 from policylang.packets.cube import Cube
-from policylang.packets.fields import FAMILY_ADDRESSES, ICMP, ICMPV6, TCP, UDP, Field
+from policylang.packets.fields import (
+    DCCP,
+    FAMILY_ADDRESSES,
+    ICMP,
+    ICMPV6,
+    SCTP,
+    TCP,
+    UDP,
+    AddressType,
+    Field,
+)
 from policylang.packets.values import (
     NAME_BYTES,
     V6_BASE,
@@ -28,6 +38,7 @@ SERVERS = {4: ("198.51.100.10", "198.51.100.0/24"), 6: ("2001:db8:2::10", "2001:
 OWN = {4: "192.0.2.0/24", 6: "2001:db8:1::/48"}
 SPARE_INTERFACES = ("eth0", "eth1", "eth2", "eth3")
 ECHO_REQUEST = {ICMP: 8, ICMPV6: 128}
+BETWEEN_TWO = (TCP, SCTP, DCCP)  # which no group is spoken to by
 PRIVATE_HOST = 10  # the last part of a machine's address in a network of a zone
 
 
@@ -83,6 +94,7 @@ class _Casting:
         self.path = path
         self.cube = cube
         self.family = 4 if 4 in cube[Field.FAMILY] else 6
+        self.is_to_group = path is Path.INPUT and _is_of_groups(cube)
         if cube.is_empty:
             raise NoCastError("no packet goes between such ends")
 
@@ -93,6 +105,7 @@ class _Casting:
         own = dict(self._own_addresses(iif, oif))
         client = self._source(iif, own, oif)
         server = self._destination(oif, own, iif, client)
+        dialled = self._group(own, iif) if self.is_to_group else server.address
         world = World(
             {interface: tuple(addresses) for interface, addresses in own.items()},
             (client, server),
@@ -114,7 +127,7 @@ class _Casting:
             client,
             server,
             firewall,
-            server.address,
+            dialled,
             protocol,
             port,
             self.path,
@@ -137,6 +150,10 @@ class _Casting:
             types = self.cube[field]
             asked = ECHO_REQUEST[icmp]
             return icmp, asked if asked in types else types.pairs[0][0]
+        if self.is_to_group:
+            protocols -= Ranges.of(*BETWEEN_TWO)
+            if not protocols:
+                raise NoCastError("TCP is spoken with one machine at a time")
         for protocol in (TCP, UDP):
             if protocol in protocols:
                 ports = self.cube[Field.DPORT]
@@ -222,12 +239,25 @@ class _Casting:
             yield interface, held
 
     def _network_of(self, interface: int, family: int) -> tuple[int, int] | None:
+        """A network behind an interface; a single address is none, it is another machine's."""
         for zone in self.zones:
             if zone.interfaces and interface in zone.interfaces and zone.networks is not None:
-                own = zone.networks & FAMILY_ADDRESSES[family]
-                if own:
-                    return own.pairs[0]
+                pairs = (zone.networks & FAMILY_ADDRESSES[family]).pairs
+                if networks := [pair for pair in pairs if pair[1] > pair[0]]:
+                    return networks[0]
         return None
+
+    def _broadcast_at(self, interface: int, own: int) -> tuple[int, int] | None:
+        """The broadcast address of the network at an interface, and the length of its prefix.
+
+        None where it has fewer than four addresses, and so no broadcast (RFC 3021). `own` is this
+        host's address there.
+        """
+        network = self._network_of(interface, 4)
+        if network is None:
+            return own | 0xFF, 24
+        low, high = network
+        return None if high - low < 3 else (high, 32 - (high - low).bit_length())
 
     def _routes(self) -> Iterator[tuple[Ranges, int]]:
         for zone in self.zones:
@@ -243,15 +273,31 @@ class _Casting:
 
     def _destination(self, oif: int, own: dict[int, list[int]], iif: int, client: Host) -> Host:
         wanted = self.cube[Field.DADDR]
+        if self.is_to_group:
+            return Host("this host", own[iif][0 if self.family == 4 else 1], NOBODY)
         if oif == NOBODY:
             return Host("this host", self._own(wanted, own, iif), NOBODY)
         if self.is_broadcast:
-            network = self._network_of(oif, 4)
-            address = own[oif][0] | 0xFF if network is None else network[1]
-            return Host("the whole network", address, oif)
+            broadcast = self._broadcast_at(oif, own[oif][0])
+            if broadcast is None:
+                raise NoCastError("a network of so few addresses has no broadcast")
+            return Host("the whole network", broadcast[0], oif)
         taken = {**own, NOBODY: [client.address]}
         address = self._address(wanted, oif, SERVERS[self.family], taken, Field.DADDR)
         return Host("server", address, oif)
+
+    def _group(self, own: dict[int, list[int]], iif: int) -> int:
+        """The group, or the broadcast address, that a question is about."""
+        wanted = self.cube[Field.DADDR] & FAMILY_ADDRESSES[self.family]
+        groups = wanted & MULTICAST
+        if groups and AddressType.MULTICAST in self.cube[Field.DADDR_TYPE]:
+            return _plain(groups)
+        found = self._broadcast_at(iif, own[iif][0])
+        candidates = (EVERYBODY,) if found is None else (found[0], EVERYBODY)
+        for address in candidates:
+            if address in wanted:
+                return address
+        raise NoCastError("no group and no broadcast address is such")
 
     def _own(self, wanted: Ranges, own: dict[int, list[int]], interface: int) -> int:
         """This host's address that a question names, or the one at an interface."""
@@ -272,6 +318,7 @@ class _Casting:
     ) -> int:
         """A machine's address behind an interface."""
         taken = {address for held in own.values() for address in held}
+        taken |= {address for address, _ in self._broadcasts(own)}
         possible = wanted & FAMILY_ADDRESSES[self.family]
         zones = [z for z in self.zones if z.interfaces and interface in z.interfaces]
         for zone in zones:
@@ -292,16 +339,24 @@ class _Casting:
                 return _plain(pool - Ranges.of(*taken) or pool)
         raise NoCastError("no address is left for one of the ends")
 
-    def _broadcasts(self, own: Mapping[int, list[int]]) -> Iterator[tuple[int, int]]:
+    def _broadcasts(self, own: Mapping[int, Iterable[int]]) -> Iterator[tuple[int, int]]:
         """The broadcast address of each network that this host is in, and its prefix length."""
         for interface, addresses in own.items():
-            network = self._network_of(interface, 4)
-            if network is None:
-                yield addresses[0] | 0xFF, 24
-            else:
-                low, high = network
-                yield high, 32 - (high - low).bit_length()
-        yield 0xFFFFFFFF, 32
+            if interface != NOBODY:
+                found = self._broadcast_at(interface, next(iter(addresses)))
+                if found is not None:
+                    yield found
+        yield EVERYBODY, 32
+
+
+EVERYBODY = 0xFFFFFFFF  # 255.255.255.255, RFC 919
+
+
+def _is_of_groups(cube: Cube) -> bool:
+    """Whether all packets go to groups or broadcast addresses."""
+    if Field.DADDR_TYPE in cube and AddressType.LOCAL not in cube[Field.DADDR_TYPE]:
+        return True
+    return Field.DADDR in cube and MULTICAST.covers(cube[Field.DADDR])
 
 
 def _names(interfaces: Ranges) -> Iterator[int]:

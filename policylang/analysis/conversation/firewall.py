@@ -22,10 +22,9 @@ from policylang.analysis.conversation.tracking import (
 from policylang.analysis.conversation.wire import Flow, Wire
 from policylang.analysis.conversation.world import World
 from policylang.analysis.machine import Base, Hook, Machine, Question
-from policylang.analysis.surroundings import NOBODY
+from policylang.analysis.surroundings import CONNTRACK, NOBODY
 from policylang.analysis.walking import (
     ANY_MOMENT,
-    CONNTRACK,
     NO_ANSWERS,
     Moment,
     Passage,

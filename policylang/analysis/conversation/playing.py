@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from policylang.analysis.conversation.firewall import Carried, Firewall
 from policylang.analysis.conversation.story import Event, PacketEvent, Remark, Story
+from policylang.analysis.conversation.tcp import TcpState, after
 from policylang.analysis.conversation.tracking import Because, Connection, Tracked, other
 from policylang.analysis.conversation.wire import Message, Wire
 from policylang.analysis.conversation.world import Host, family_of
@@ -25,6 +26,7 @@ from policylang.packets.fields import (
     TCP_PSH,
     TCP_RST,
     TCP_SYN,
+    AddressType,
     FlowDirection,
     State,
 )
@@ -132,16 +134,22 @@ class Stage:
         link.acceptor = event.receiver
         source, destination = arrived.ports or (0, 0)
         link.seen = (arrived.source, source)
-        link.place = (arrived.destination, destination)
+        link.place = (self.answers_from(event), destination)
         return arrived.message
 
     def back(
-        self, link: Link, message: Message | None = None, *, flags: int | None = None
+        self,
+        link: Link,
+        message: Message | None = None,
+        *,
+        flags: int | None = None,
+        state: State | None = None,
     ) -> Message | None:
         """Send a packet the other way; returns what arrived."""
         assert link.acceptor is not None
         wire = self._wire(link, link.place, link.seen, message, flags)
-        return self.send(link.label, link.acceptor, link.opener, wire).carried.last.message
+        event = self.send(link.label, link.acceptor, link.opener, wire, state=state)
+        return event.carried.last.message
 
     def _wire(
         self, link: Link, source: End, destination: End, message: Message | None, flags: int | None
@@ -192,13 +200,26 @@ class Stage:
             return None
         if state in (State.INVALID, State.UNTRACKED):
             return Tracked(state, direction, Because.GIVEN, None)
-        connection = Connection(0, wire.flow, wire.flow.inverted, 0, is_confirmed=True)
-        connection.is_source_settled = connection.is_destination_settled = True
+        number, flow = self.number, wire.flow
+        connection = Connection(0, flow, flow.inverted, number)
         if state is State.RELATED:
-            connection.is_confirmed = False
-            connection.is_source_settled = connection.is_destination_settled = False
-            connection.master = Connection(0, wire.flow, wire.flow.inverted, 0, helper=self.helper)
+            begins = after(TcpState.NONE, direction, wire.flags)
+            if wire.protocol == TCP and isinstance(begins, TcpState):
+                connection.tcp = begins
+            connection.master = Connection(0, flow, flow.inverted, number, helper=self.helper)
+        else:
+            connection.has_answer = True
+            connection.is_source_settled = connection.is_destination_settled = True
+            connection.tcp = TcpState.ESTABLISHED if wire.protocol == TCP else TcpState.NONE
+            self.firewall.table.confirm(connection)  # so that its answers are known
         return Tracked(state, direction, Because.GIVEN, connection)
+
+    def answers_from(self, event: PacketEvent) -> int:
+        """The address from which a packet that arrived is answered: never from that of a group."""
+        address = event.carried.last.destination
+        kind = self.firewall.world.kind(address)
+        is_one = kind in (AddressType.LOCAL, AddressType.UNICAST)
+        return address if is_one else event.receiver.address
 
     def _at(self, carried: Carried) -> Host:
         """Who gets a packet that came through."""
@@ -208,10 +229,7 @@ class Stage:
 
     def neighbour(self, host: Host, name: str) -> Host:
         """Another machine in the network of one, which takes part from now on."""
-        low = host.address & ~0xFF
-        taken = {one.address for one in self.hosts}
-        address = next(low + n for n in (77, 78, 79) if low + n not in taken)
-        neighbour = Host(name, address, host.interface)
+        neighbour = Host(name, self.firewall.world.beside(host.address), host.interface)
         self.hosts.append(neighbour)
         return neighbour
 

@@ -9,15 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from policylang.analysis.completing import PORTED
+from policylang.analysis.conversation.casting import ECHO_REQUEST
 from policylang.analysis.conversation.playing import Died, End, Link, Stage
 from policylang.analysis.conversation.story import Story
-from policylang.analysis.conversation.wire import GRE, Message, Offer, Style, Wire
+from policylang.analysis.conversation.wire import ECHOES, GRE, Message, Offer, Style, Wire
 from policylang.analysis.conversation.world import Host
+from policylang.packets import fields
 from policylang.packets.fields import (
-    DCCP,
     ICMP,
     ICMPV6,
-    SCTP,
     TCP,
     TCP_ACK,
     TCP_SYN,
@@ -96,17 +97,18 @@ USUAL, TOO_BIG, UNREACHABLE = "usual", "too-big", "unreachable"  # the modes of 
 def _plain(stage: Stage, session: Session) -> None:
     """A request and its answer; with an error, what a machine on the way says about a packet."""
     match session.protocol:
-        case 6:  # TCP
+        case fields.TCP:
             link = stage.connect("connection", session.client, session.client_port, session.far)
             stage.forth(link, _say("a request"))
             if _is_stopped(stage, session, link):
                 return
             stage.back(link, _say("an answer"))
             stage.close(link)
-        case 1 | 58:
-            _echo(stage, session)
+        case fields.ICMP | fields.ICMPV6:
+            is_echo = session.port == ECHO_REQUEST[session.protocol]
+            _echo(stage, session, "echo" if is_echo else "message")
         case _:
-            port = session.client_port if session.protocol in (UDP, DCCP, SCTP) else 0
+            port = session.client_port if session.protocol in PORTED else 0
             link = stage.dial("exchange", session.protocol, session.client, port, session.far)
             stage.forth(link, _say("a question"))
             if not _is_stopped(stage, session, link):
@@ -156,10 +158,7 @@ def _is_stopped(stage: Stage, session: Session, link: Link) -> bool:
     return link.protocol == TCP and link.acceptor.is_firewall
 
 
-ECHO_REPLIES = {ICMP: {8: 0, 13: 14, 15: 16, 17: 18}, ICMPV6: {128: 129}}
-
-
-def _echo(stage: Stage, session: Session, *, is_answered: bool = True) -> None:
+def _echo(stage: Stage, session: Session, label: str = "echo", *, is_answered: bool = True) -> None:
     family = 4 if session.protocol == ICMP else 6
     asked = Wire(
         family,
@@ -171,36 +170,42 @@ def _echo(stage: Stage, session: Session, *, is_answered: bool = True) -> None:
         size=84,
     )
     goal = stage.expected_at(session.dialled, session.client)
-    arrived = stage.send("echo", session.client, goal, asked, state=session.state)
-    answers = ECHO_REPLIES[session.protocol]
+    arrived = stage.send(label, session.client, goal, asked, state=session.state)
+    answers = ECHOES[session.protocol]
     if session.port not in answers or not is_answered:
         return
     got = arrived.carried.last
     reply = Wire(
         family,
         session.protocol,
-        got.destination,
+        stage.answers_from(arrived),
         got.source,
         icmp_type=answers[session.port],
         identifier=got.identifier,
         size=84,
     )
-    stage.send("echo", arrived.receiver, session.client, reply)
+    stage.send(label, arrived.receiver, session.client, reply, state=_of_answer(session))
+
+
+def _of_answer(session: Session) -> State | None:
+    """The state of the answer, where it does not follow: of what is untracked both ways are."""
+    return State.UNTRACKED if session.state is State.UNTRACKED else None
 
 
 def _packet(stage: Stage, session: Session) -> None:
     """One packet, with the flags and the state that it is said to have, and perhaps an answer."""
-    if session.protocol in ECHO_REPLIES:
-        _echo(stage, session, is_answered=session.is_answered)
+    if session.protocol in ECHOES:
+        _echo(stage, session, "packet", is_answered=session.is_answered)
         return
-    port = session.client_port if session.protocol in (TCP, UDP, DCCP, SCTP) else 0
+    port = session.client_port if session.protocol in PORTED else 0
     link = stage.dial("packet", session.protocol, session.client, port, session.far)
     flags = session.flags
     if flags is None and session.protocol == TCP:
         flags = TCP_SYN if session.state in (None, State.NEW, State.RELATED) else TCP_ACK
     stage.forth(link, flags=flags, state=session.state)
     if session.is_answered:
-        stage.back(link, flags=TCP_SYN | TCP_ACK if flags == TCP_SYN else TCP_ACK)
+        answer = TCP_SYN | TCP_ACK if flags == TCP_SYN else TCP_ACK
+        stage.back(link, flags=answer, state=_of_answer(session))
 
 
 # --- file transfer ----------------------------------------------------------------------------

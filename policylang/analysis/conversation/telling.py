@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from policylang.analysis.completing import PORTED
 from policylang.analysis.conversation.firewall import Translated
 from policylang.analysis.conversation.story import PacketEvent, Story
 from policylang.analysis.conversation.tracking import Because, Expectation
@@ -28,6 +29,7 @@ from policylang.packets.fields import (
     TCP_RST,
     TCP_SYN,
     TCP_URG,
+    UDP,
     Field,
     State,
 )
@@ -172,7 +174,7 @@ class Teller:
             case Because.ERROR_ABOUT_NOTHING:
                 return "it tells of an error in a connection that is not known"
             case Because.NOT_TRACKED:
-                return "a statement says that conntrack leaves it alone"
+                return "a rule says that conntrack leaves it alone"
             case Because.LEFT_ALONE:
                 return "conntrack leaves neighbour and listener discovery alone"
             case Because.NOT_THERE:
@@ -193,10 +195,10 @@ class Teller:
 
     def _facts(self, event: PacketEvent, *, is_known: bool) -> Iterator[str]:
         carried = event.carried
-        for one in carried.translations:
-            if one.line is not None:
-                yield self._translated(event, one)
         # Later packets go the same way as the first; what they look like then is no news.
+        for one in carried.translations:
+            if one.line is not None or carried.tracked.because is Because.EXPECTED:
+                yield from self._translated(event, one)
         if carried.assigned is not None:
             yield (
                 f"helper `{carried.assigned}` is set on the connection and reads along from now on"
@@ -209,21 +211,21 @@ class Teller:
         if carried.reading.ignored is not None:
             yield f"the helper pays no heed to it: {carried.reading.ignored}"
         for doubt in event.doubts:
-            yield f"not certain: `{doubt.about}` ({doubt.line.place}) may decide otherwise"
+            origin = statement_of(doubt.line)
+            place = doubt.line.place if origin is None or origin.span is None else origin.span.place
+            yield f"not certain: `{doubt.about}` ({place}) may decide otherwise"
 
-    def _translated(self, event: PacketEvent, one: Translated) -> str:
-        before, after = one.before, one.after
-        line = next(
-            (met for met in _all_met(event) if met.line.place == one.line and _translates(met)),
-            None,
-        )
-        by = "" if line is None else f" ({reason_words(line.line)})"
-        if (before.destination, before.ports and before.ports[1]) != (
-            after.destination,
-            after.ports and after.ports[1],
-        ):
-            return f"its destination becomes {_place(after, is_source=False)}{by}"
-        return f"its source becomes {_place(after, is_source=True)}{by}"
+    def _translated(self, event: PacketEvent, one: Translated) -> Iterator[str]:
+        """Without a line it follows from the connection that announced this one."""
+        by = " (as the connection that announced it is translated)"
+        if one.line is not None:
+            met = (m for m in _all_met(event) if m.line.place == one.line and _translates(m))
+            line = next(met, None)
+            by = "" if line is None else f" ({reason_words(line.line)})"
+        for what, is_source in (("destination", False), ("source", True)):
+            became = _place(one.after, is_source=is_source)
+            if became != _place(one.before, is_source=is_source):
+                yield f"its {what} becomes {became}{by}"
 
     def _assigned_by(self, event: PacketEvent) -> str:
         for met in _all_met(event):
@@ -240,7 +242,7 @@ def expectations_words(expects: tuple[Expectation, ...]) -> Iterator[str]:
         source = "any address" if one.source is None else format_address(one.source)
         if one.source_prefix_len is not None:
             source = f"the network of {source}/{one.source_prefix_len}"
-        if one.source_port is not None and one.protocol in (6, 17):
+        if one.source_port is not None and one.protocol in (TCP, UDP):
             source += f" port {one.source_port}"
         protocol = PROTOCOL_NAMES.get(one.protocol, str(one.protocol))
         groups.setdefault((source, format_address(one.destination), protocol), []).append(one)
@@ -286,7 +288,7 @@ def ends_words(wire: Wire) -> str:
 def _place(wire: Wire, *, is_source: bool) -> str:
     address = wire.source if is_source else wire.destination
     text = format_address(address)
-    if wire.ports is None or wire.protocol not in (6, 17, 33, 132):
+    if wire.ports is None or wire.protocol not in PORTED:
         return text
     port = wire.ports[0 if is_source else 1]
     return f"[{text}]:{port}" if address >= V6_BASE else f"{text}:{port}"

@@ -14,6 +14,7 @@ from policylang.packets.fields import AddressType, Field
 from policylang.packets.values import Ranges, name_range, parse_address
 
 LO = name_range("lo")[0]
+BESIDE = 77  # the last part of another machine's address, where that is in its network
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,22 @@ class World:
             if family_of(address) == family:
                 return address
         return None
+
+    def beside(self, address: int) -> int:
+        """The address of another machine in the network of one, as far as it has room."""
+        low = address & ~0xFF
+        near = Ranges.between(low, low | 0xFF)
+        for networks, _ in self.routes:
+            if address in networks:
+                near &= networks
+                break
+        taken = {host.address for host in self.hosts} | self.broadcasts.keys() | {address}
+        for held in self.own.values():
+            taken |= set(held)
+        free = near - Ranges.of(*taken)
+        if low + BESIDE in free or not free:
+            return low + BESIDE
+        return free.pairs[-1][1]
 
     def kind(self, address: int) -> AddressType:
         """What the routing table calls an address."""
