@@ -206,8 +206,16 @@ class _Way:
     def _answers(self) -> Iterator[Change]:
         """What is denied by both, and answered otherwise."""
         old, new = self._by_answer(self.old.ways), self._by_answer(self.new.ways)
+        # By which way a translated packet leaves is not known: it may get one answer or another.
+        nobody = self.space.nothing
+        changed = self.space.union(
+            old.get(answer, nobody) ^ new.get(answer, nobody) for answer in {*old, *new}
+        )
         pairs = [
-            (a & b, was, is_) for was, a in old.items() for is_, b in new.items() if was != is_
+            (a & b & changed, was, is_)
+            for was, a in old.items()
+            for is_, b in new.items()
+            if was != is_
         ]
         plain = [self.comparison.plain(packets) - self.differ for packets, _, _ in pairs]
         all_of_them = self.space.union(plain)

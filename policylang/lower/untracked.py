@@ -24,7 +24,7 @@ from policylang.lower.conditions import (
 )
 from policylang.lower.deciding import Decision
 from policylang.lower.mirroring import TURNED_PATH, mirrored, untold
-from policylang.lower.paths import Places, traffic_cube
+from policylang.lower.paths import Places, names_hosts, traffic_cube
 from policylang.lower.placing import Placed, why_nothing
 from policylang.lower.states import icmp_errors, state
 from policylang.model.policy import Policy
@@ -86,7 +86,7 @@ def untracking(policy: Policy, places: Places, report: Report) -> dict[Path, tup
             is_met = is_met or not all(cube.is_empty for cube in cubes)
             cubes += [end & cube for cube in answers for end in back[path]]
             rules += (Rule(cube, ir.Untrack(), asked, origins) for cube in compact(cubes))
-        if not is_met:
+        if not is_met and not names_hosts(statement):
             report.add(
                 "matches-nothing",
                 "no packet can meet this statement",
@@ -141,7 +141,8 @@ def answering(
     if not statements:
         return {}
     opening = {
-        path: compact(c for s in statements for c in _opening(s, places)[path]) for path in Path
+        path: compact(c for s in statements for c in opening_packets(s, places)[path])
+        for path in Path
     }
     found: dict[int, Answering] = {}
     for one in placed:
@@ -180,7 +181,7 @@ def _why(
     return next(
         s.span
         for s in statements
-        for path, cubes in _opening(s, places).items()
+        for path, cubes in opening_packets(s, places).items()
         if any(a.meets(b) for a in cubes for b in met[path])
     )
 
@@ -200,7 +201,7 @@ def errors(answering: Iterable[Answering], path: Path) -> Iterator[Rule]:
                     yield Rule(passing, ir.Accept(), (), origins)
 
 
-def _opening(statement: Untracked, places: Places) -> dict[Path, tuple[Cube, ...]]:
+def opening_packets(statement: Untracked, places: Places) -> dict[Path, tuple[Cube, ...]]:
     """The packets that ask, as they are told behind routing."""
     conditions = terms(statement.conditions)
     return {
@@ -242,7 +243,7 @@ def warn_of_needs(policy: Policy, placed: Sequence[Placed], places: Places, repo
     for statement in policy.statements:
         if not isinstance(statement, Untracked):
             continue
-        behind = _opening(statement, places)
+        behind = opening_packets(statement, places)
         conditions = terms(statement.conditions)
         before = {
             path: [end & traffic_cube(t) & conditions for t in statement.what for end in ends]

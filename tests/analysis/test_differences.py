@@ -126,6 +126,17 @@ def test_what_means_the_same_is_no_difference(case: str) -> None:
     assert between(*reversed(SAME[case])) == []
 
 
+def test_one_packet_of_several_answers_is_no_difference() -> None:
+    """Where it is sent on to may be beyond either interface, and is answered otherwise there."""
+    text = (
+        f"{ZONES}set banned = dynamic\n"
+        "reject all from lan to wan with tcp-reset, admin-prohibited\n"
+        "deny all from banned to any\n"
+        "dnat http, https from wan to 192.168.1.10 hairpin\n"
+    )
+    assert between(text, text) == []
+
+
 def test_a_thousand_statements_that_overlap_take_little_room() -> None:
     """Each has a piece of its own on both sides; what both decide alike need not be kept."""
     text = overlapping_rules(1_000)

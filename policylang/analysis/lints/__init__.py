@@ -9,6 +9,8 @@ from policylang.analysis.lints.families import find_apart
 from policylang.analysis.lints.overlapping import find_overlapping
 from policylang.analysis.lints.redundant import find_redundant
 from policylang.analysis.lints.subject import Subject
+from policylang.analysis.lints.unanswered import find_unanswered
+from policylang.analysis.lints.unasked import find_unasked
 from policylang.analysis.lints.undone import find_undone
 from policylang.analysis.lints.unreachable import find_unreachable
 from policylang.analysis.lints.unused import find_unused
@@ -23,6 +25,8 @@ LINTS: tuple[Callable[[Subject, Report], None], ...] = (
     find_overlapping,
     find_apart,
     find_facing,
+    find_unanswered,
+    find_unasked,
 )
 
 

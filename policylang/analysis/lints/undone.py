@@ -216,10 +216,11 @@ def _of_forward(
     space = subject.space
     local = space.of(Cube.of({Field.DADDR_TYPE: LOCAL}))
     keepers: Keepers = {}
-    is_any = False
+    is_any = is_met = False
     for base, met in ways.met_on(Stage.DSTNAT):
         if statement.span not in spans_of(met.line):
             continue
+        is_met = True
         if not isinstance(met.line.act, Translation):
             return
         new = met.packets & space.of(NEW)
@@ -236,6 +237,28 @@ def _of_forward(
             _deniers(subject, hook, part, "this denies what it sends on", keepers)
     if is_any:
         _tell(statement, "nothing that this sends elsewhere is let pass", keepers, report)
+    if not is_met:
+        _of_unmet(subject, statement, ways, report)
+
+
+def _of_unmet(
+    subject: Subject, statement: PortForward | Redirect, ways: _Ways, report: Report
+) -> None:
+    """Of a statement that translates nothing: it allows nothing either, if no rule of it is met."""
+    lines = [line for line in subject.lines_of(statement.span) if isinstance(line.act, Translation)]
+    allowed = (
+        subject.met_in(base, line) & ways.coming[base.hook]
+        for base in subject.filters
+        for line in subject.lines_of(statement.span)
+    )
+    if not lines or any(allowed):
+        return
+    wanted = subject.own_packets(lines)
+    keepers: Keepers = {}
+    for _, met in ways.met_on(Stage.DSTNAT):
+        if met.packets.meets(wanted):
+            _add(met.line, "this takes some of its packets", keepers)
+    _tell(statement, "no connection is left that this could send elsewhere", keepers, report)
 
 
 def _deniers(subject: Subject, hook: Hook, packets: Packets, how: str, keepers: Keepers) -> None:

@@ -12,7 +12,7 @@ from policylang.lower.stateful import lower
 from policylang.model.scope import kind_of
 from policylang.source import SourceFile, Span
 from policylang.syntax import tree
-from policylang.syntax.tokens import NAME, PARAMETER, STRING, read_tokens
+from policylang.syntax.tokens import PARAMETER, read_tokens
 
 MOST_LOWERINGS = 12
 
@@ -76,12 +76,12 @@ def _mentions(files: tuple[SourceFile, ...], given: Mapping[str, str]) -> _Menti
     for file in files:
         before = ""
         for token in read_tokens(file, Report()):
-            if before == "param" and token.kind in (NAME, STRING):
-                declared.append((token.text.strip('"'), Span(file, token.start, token.end)))
-            elif token.kind in (NAME, STRING):
-                names[token.text.strip('"')] += 1
-            elif token.kind == PARAMETER:
+            if token.kind == PARAMETER:
                 parameters[token.text[1:]] += 1
+            elif before == "param":
+                declared.append((token.text.strip('"'), Span(file, token.start, token.end)))
+            else:  # a word that is reserved in some places alone may be a name in others
+                names[token.text.strip('"')] += 1
             before = token.kind
     for text in _values(given):
         names[text] += 1
