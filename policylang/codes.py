@@ -42,14 +42,8 @@ _error(
     "reserved-word",
     "a word of the language is used as a name",
     """The words of the language cannot be names of zones, sets, services or groups of rules,
-    those of later versions included, so that a policy keeps its meaning. A name in quotes is
+    so that a policy keeps its meaning. A name in quotes is
     never taken for a word of the language: `zone "host" { … }`.""",
-)
-_error(
-    "not-yet",
-    "this version does not compile that part of the language yet",
-    """The word belongs to the language, but this version cannot compile it. A policy that uses
-    it compiles to nothing, because leaving the part out would change what the policy means.""",
 )
 _error(
     "unterminated-string",
@@ -222,6 +216,39 @@ _error(
     """
     No zone or set of this name is declared in the policy or in a file that it includes.
     """,
+)
+_error(
+    "which-host",
+    "a policy of several hosts, and none is chosen",
+    """A policy that declares hosts means something else on each of them, and `self` is another
+    machine. `--host NAME` says which one is meant; `compile --all-hosts -o DIR` compiles for all of
+    them, and `check`, `lint` and `test` look at all of them where none is named.""",
+)
+_error(
+    "no-such-host",
+    "no host of that name",
+    """`--host` names a host that neither the policy nor an `--inventory` declares, or every host
+    is meant and there is none.""",
+)
+_error(
+    "host-address",
+    "more than one address where a host has one",
+    """A host is known by single addresses, as others see them: `host web1 { address 10.0.2.10,
+    2001:db8::10 }`. Networks stand in zones.""",
+)
+_error(
+    "host-without-address",
+    "a host without an address as an end",
+    """The name of a host stands for its addresses wherever a rule or a set names it. A host without
+    any can have zones and rules of its own (`on HOST { … }`), and nobody else can name it.""",
+)
+_error(
+    "zone-elsewhere",
+    "a zone of another host in a rule that holds here, too",
+    """A zone that is written in a host is known to that host. On other hosts it means its networks;
+    where it has none, and is told by an interface alone, nobody else can tell who is in it. A rule
+    that names such a zone and is about other hosts as well would lose that condition there, so it
+    is refused: say it `on HOST { … }`, where the zone is.""",
 )
 _error(
     "unknown-zone",
@@ -967,6 +994,24 @@ _warning(
     """,
 )
 _warning(
+    "answers-denied",
+    "untracked traffic that nobody answers, for the answers are denied",
+    """
+    Of what conntrack leaves alone, answers belong to no connection, so that they do not pass by
+    themselves. An `allow` rule is read for them as well, at its place; a default is not, and rules
+    above may deny them. Here what asks passes, and no answer does.
+    """,
+)
+_warning(
+    "set-never-asked",
+    "a dynamic set that is filled, and that no rule asks",
+    """
+    Rules put addresses into the set, and none is about who is in it: what is collected decides
+    nothing. Often the `deny all from SET to any` of a ban is missing. A set that other programs
+    read may say so: `# policylang: allow set-never-asked reason`.
+    """,
+)
+_warning(
     "unused-declaration",
     "a declaration that nothing uses",
     """
@@ -1149,7 +1194,7 @@ _warning(
     "too much to be proved",
     """The proof that the rules do what the policy says follows all packets at once, and gives up
     where they fall into too many kinds for the memory that it may take. The kernel took the rules,
-    and they are loaded.""",
+    so `apply` loads them nevertheless; `verify` ends with 2.""",
 )
 _error(
     "nobody-to-ask",
@@ -1428,6 +1473,26 @@ _warning(
     or with none at all. What the lock file had of it stays, in the kernel too, and the other
     sources are refreshed. The exit status is 1.
     """,
+)
+_error(
+    "bad-params",
+    "a line of a parameters file gives no parameter a value",
+    """Beside `web.policy`, `web.params` may give its parameters values, for `policylang golden`: a
+    line `NAME = VALUE` for each, once, with the value as behind `-D NAME=`. A `#` starts a
+    comment.""",
+)
+_error(
+    "no-policies",
+    "a folder without policies",
+    """What `policylang golden` keeps beside policies is what files `*.policy` compile to, in the
+    folder and below. There is none, so the folder is probably another one than was meant.""",
+)
+_error(
+    "golden-differs",
+    "what is kept is not what the policy compiles to",
+    """What a policy compiles to is kept beside it, in a folder `NAME.golden`, so that a review shows
+    which rules a change makes. The policy, or what compiles it, changed since. `policylang golden
+    --update` rewrites what is kept; read the difference before you commit it.""",
 )
 _error(
     "cannot-write",

@@ -19,6 +19,7 @@ from policylang.ir.verify import verify
 from policylang.lower.address_tests import listed_set
 from policylang.lower.stateful import DIRECTIONS, lower
 from policylang.model.check import check
+from policylang.model.hosts import of_host as of_host
 from policylang.model.lists import listed_set as read_list
 from policylang.model.policy import Policy
 from policylang.model.resolve import resolve
@@ -39,7 +40,43 @@ class Text:
     folder: Path
 
 
-Source = Path | Text
+@dataclass(frozen=True, slots=True)
+class OfHost:
+    """A policy as one of its hosts has it, `host` None: of one firewall.
+
+    `inventory` are texts of the language that are read before it, hosts and sets of hosts say.
+    """
+
+    source: Path | Text
+    host: str | None
+    inventory: tuple[SourceFile, ...] = ()
+
+
+Source = Path | Text | OfHost | Loaded
+
+
+def path_of(source: Source) -> Path | None:
+    """The file that a policy is in; None where it came from elsewhere."""
+    match source:
+        case Path():
+            return source
+        case OfHost(policy):
+            return path_of(policy)
+        case _:
+            return None
+
+
+def name_of(source: Source) -> str:
+    """What messages call a policy."""
+    match source:
+        case Path():
+            return str(source)
+        case Text():
+            return source.name
+        case OfHost(policy):
+            return name_of(policy)
+        case Loaded():
+            return source.files[0].name if source.files else "<rules>"
 
 
 def compile_policy(
@@ -100,14 +137,33 @@ def loaded_from(
 ) -> Loaded:
     """The policy as it is written, with all that it includes and names."""
     match source:
+        case Loaded():
+            return source
+        case OfHost(policy, host, inventory):
+            given = report, parameters, questions, inventory
+            if isinstance(policy, Path):
+                return _chosen(load(policy, *given), host, report)
+            return _chosen(load_text(policy.text, policy.name, policy.folder, *given), host, report)
         case Path():
             return load(source, report, parameters, questions)
         case Text():
             return load_text(source.text, source.name, source.folder, report, parameters, questions)
 
 
+def _chosen(loaded: Loaded, host: str | None, report: Report) -> Loaded:
+    """The policy as a host has it; where that cannot be, it is told, and it is as it is written."""
+    if host is None:
+        return loaded
+    return of_host(loaded, host, report) or replace(loaded, here=host)
+
+
 def meant_by(loaded: Loaded, report: Report) -> Policy | None:
-    """What a policy as it is written means, or None where there are errors."""
+    """What a policy as it is written means, or None where there are errors.
+
+    Of several hosts, one has to be chosen: `which-host`.
+    """
+    if loaded.here is None and of_host(loaded, None, report) is None:
+        return None
     policy = resolve(loaded, report, native_chains())
     if report.has_errors:
         return None

@@ -30,8 +30,9 @@ PACKAGE = "policylang"
 
 # From the top down; those on one line do not know each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
+    ("editors",),
     ("cli",),
-    ("proving",),
+    ("proving", "provision"),
     ("apply",),
     ("analysis",),
     ("pipeline",),
@@ -61,14 +62,15 @@ KNOW_EACH_OTHER = {
 NOT_KNOWN = {("ir", "syntax")}
 
 THIRD_PARTY = {
-    "textx": "syntax.parse",
-    "arpeggio": "syntax.parse",
-    "jinja2": "backends.templating",
-    "nftables": "apply.libnftables",
-    "oxidd": "analysis.diagram",
+    "textx": ("syntax.parse", "editors.textx"),
+    "arpeggio": ("syntax.parse",),
+    "jinja2": ("backends.templating",),
+    "nftables": ("apply.libnftables",),
+    "oxidd": ("analysis.diagram",),
+    "pygments": ("editors.pygments_lexer",),
 }
 
-EDGES = ("syntax.loader", "apply", "proving", "cli", "__main__")
+EDGES = ("syntax.loader", "apply", "proving", "provision", "cli", "editors", "__main__")
 OUTSIDE_MODULES = _set(
     "builtins ctypes fcntl getpass glob http importlib io locale logging multiprocessing"
     " os platform random resource secrets select shutil signal socket ssl subprocess sys tempfile"
@@ -104,6 +106,8 @@ TREE_PARTS = (
         "syntax.helper_nodes",
         "syntax.set_nodes",
         "syntax.rule_nodes",
+        "syntax.service_nodes",
+        "syntax.zone_nodes",
     ),
     *("syntax.treatment_nodes", "syntax.expectation_nodes", "syntax.tree"),
 )
@@ -114,7 +118,7 @@ PLACES = (*MODEL_VALUES, "ir", *TREE_PARTS, "backends.base")  # where spans are 
 LAST_RESORTS = ("cli", "apply.kernel")  # where any mistake is caught, to be told or handed on
 
 MOST_LINES = 500
-MOST_LINES_OF = {"codes": 1500}  # a list of texts
+MOST_LINES_OF = {"codes": 1600}  # a list of texts
 
 MUTATING = _set("add append clear discard extend insert pop popitem remove setdefault sort update")
 
@@ -199,7 +203,7 @@ def third_parties_have_one_door(module: Module) -> Iterator[str]:
         root = name.partition(".")[0]
         if root == PACKAGE or root in sys.stdlib_module_names or not root:
             continue
-        if THIRD_PARTY.get(root) != module.name:
+        if module.name not in THIRD_PARTY.get(root, ()):
             yield f"line {line}: {module.name} imports {name}"
 
 
@@ -452,6 +456,7 @@ BROKEN: tuple[tuple[Check, str, str], ...] = (
     (imports_point_down, "backends.names", "from policylang.backends.nft import spell"),
     (imports_point_down, "pipeline", "from policylang import cli"),
     (imports_point_down, "apply.nft", "from policylang.cli import render"),
+    (imports_point_down, "cli.commands", "from policylang.editors import textx"),
     (imports_point_down, "analysis.following", "from policylang.apply import nft"),
     (imports_point_down, "lower.nat", "from policylang.analysis import machine"),
     (imports_point_down, "source", "from policylang.codes import CODES"),
@@ -462,6 +467,8 @@ BROKEN: tuple[tuple[Check, str, str], ...] = (
     (third_parties_have_one_door, "backends.nft", "def f():\n    from jinja2 import Template"),
     (third_parties_have_one_door, "apply.nft", "import nftables"),
     (third_parties_have_one_door, "cli", "import click"),
+    (third_parties_have_one_door, "editors.written_out", "import textx"),
+    (third_parties_have_one_door, "editors.textx", "import pygments"),
     (third_parties_have_one_door, "analysis.following", "from oxidd.bcdd import BCDDManager"),
     (edges_alone_touch_the_outside, "lower.nat", "import os"),
     (edges_alone_touch_the_outside, "pipeline", "import subprocess"),

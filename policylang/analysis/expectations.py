@@ -51,8 +51,12 @@ def proved(expectation: PacketExpectation, asked: Asked, beginnings: Beginnings)
 
     Of `some`, one packet that may have that fate is enough.
     """
+    return judged(expectation, beginnings.pieces(asked), beginnings)
+
+
+def judged(expectation: PacketExpectation, found: Pieces, beginnings: Beginnings) -> Proof:
+    """The same of packets of which it is known what became of them."""
     space = beginnings.space
-    found = beginnings.pieces(asked)
     if not found.asked:
         return Proof(False)
     right, wrong = _sorted(expectation, found, beginnings)

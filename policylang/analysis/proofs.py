@@ -105,10 +105,13 @@ def prove_tests(
         yield ProvedTest(test, tuple(shown))
 
 
-def shown_by(expectation: PacketExpectation, proof: Proof, names: Names) -> Shown:
-    """What is told of an expectation about packets."""
+def shown_by(
+    expectation: PacketExpectation, proof: Proof, names: Names, host: str | None = None
+) -> Shown:
+    """What is told of an expectation about packets; `host` is where it does not hold."""
     if proof.holds:
         return Shown(expectation, True)
+    where = "" if host is None else f" on `{host}`"
     found = proof.counterexample
     if found is None:
         message = "no packet is described by this, so it proves nothing"
@@ -122,7 +125,7 @@ def shown_by(expectation: PacketExpectation, proof: Proof, names: Names) -> Show
         done = f"{act_words(fate.translated, names)} and {done} there"
     told = Diagnostic(
         FAILED,
-        f"{_missed(expectation)}: `{packet}` is {done}{_if(found, names)}",
+        f"{_missed(expectation)}: `{packet}` is {done}{where}{_if(found, names)}",
         expectation.span,
         _help(found),
         tuple(_labels(found)),

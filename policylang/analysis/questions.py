@@ -94,7 +94,7 @@ class Beginnings:
     This host's routes are taken to be as `zones` say: what goes to an address in their networks
     leaves by their interfaces. What arrives may claim any source. Of other `families` nothing is
     said. A packet that `is_alone` is within all rates and numbers of connections; any is within
-    those beyond which `protect` speaks of a flood.
+    those beyond which `protect` speaks of a flood. Several machines may share a `space`.
     """
 
     def __init__(
@@ -105,8 +105,9 @@ class Beginnings:
         families: tuple[int, ...] = (4, 6),
         *,
         is_alone: bool = False,
+        space: Space | None = None,
     ) -> None:
-        self.space = Space()
+        self.space = space or Space()
         self._routed = routed(zones, self.space)
         machine = without_memory(machine)
         self._follower = Follower(machine, self.space, apart=True, address_tests=tests)
@@ -125,6 +126,10 @@ class Beginnings:
         self._all_of: dict[Path, Mapping[bool, Packets]] = {}
         self._plausible: tuple[Cube, ...] | None = None
         self._conditional: tuple[tuple[Line, Condition], ...] | None = None
+
+    def first(self, path: Path) -> Packets:
+        """All first packets of a path that are spoken of."""
+        return self._first[path]
 
     def fates(self, path: Path) -> tuple[Fate, ...]:
         """What becomes of all that is for this host, passed on, or its own."""

@@ -79,19 +79,22 @@ class Told:
     example: str
 
 
-def tell(change: Change, old: Names, new: Names) -> Told:
-    """A change in words; its packets are told by the names of the side that speaks of them."""
+def tell(change: Change, old: Names, new: Names, *, most: int | None = MOST_CUBES) -> Told:
+    """A change in words; its packets are told by the names of the side that speaks of them.
+
+    At most so many phrases of packets, and of what is excepted, are told; of None all.
+    """
     names = both(old, new) if change.kind is Kind.CLOSED else both(new, old)
     shown = change.shown
     region = shown.region
-    cubes = region.cubes[:MOST_CUBES]
+    cubes, excepted = region.cubes[:most], region.excepted[:most]
     was, becomes = _done(change, shown.before, names), _done(change, shown.after, names)
     return Told(
         change,
         SIGNS.get(change.kind, CHANGED),
         tuple(_packets(change, cube, names) for cube in cubes),
-        tuple(_packets(change, cube, names) for cube in region.excepted[:MOST_CUBES]),
-        not region.is_whole or len(region.cubes) > MOST_CUBES or len(region.excepted) > MOST_CUBES,
+        tuple(_packets(change, cube, names) for cube in excepted),
+        (cubes, excepted, True) != (region.cubes, region.excepted, region.is_whole),
         was,
         becomes,
         tuple(_statements(change, shown.before)),

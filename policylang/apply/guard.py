@@ -19,7 +19,8 @@ from policylang.apply.loaded import Loaded
 from policylang.apply.record import Doing, Kept, Record, State
 from policylang.apply.restore import Flavour
 from policylang.apply.state import What
-from policylang.backends.base import Artifact
+from policylang.apply.transaction import Rehearsal
+from policylang.backends.base import Artifact, OutputFile
 from policylang.diagnostics import Report
 from policylang.ir.ruleset import Ruleset
 from policylang.source import SourceFile
@@ -47,7 +48,8 @@ class Written:
     """What was compiled: the policy's name and the parameters it was given, and by whom.
 
     `sources` are its texts, that of the policy itself first; `path` is its absolute path, empty
-    where it was no file.
+    where it was no file; `host` is the one that was meant, empty where it has none. `boot` are the
+    files that a boot needs beside the artifact's, None where they are to be laid out here.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Written:
     made_by: str
     sources: tuple[SourceFile, ...] = ()
     path: str = ""
+    host: str = ""
+    boot: tuple[OutputFile, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +129,13 @@ def plan(
     flavour: Flavour | None = None,
     number: int | None = None,
     meant: Ruleset | None = None,
+    tell: Callable[[Rehearsal], None] | None = None,
 ) -> Plan | None:
     """What applying an artifact would do; it is loaded in a scratch namespace to see that.
 
     What it is there is proved to do what `meant` says, from which it was made; an artifact that
-    was in force before needs no proof. None, with an error in `report`, where it could not be
-    applied.
+    was in force before needs no proof, and what `tell` is told of is proved elsewhere. None, with
+    an error in `report`, where it could not be applied.
     """
     engine = engines.chosen(artifact.target, flavour, report)
     if engine is None:
@@ -138,11 +143,15 @@ def plan(
     loaded = modules.load(artifact.needs.modules, report)
     if loaded is None:
         return None
-    expected = (
-        transaction.rehearsed(artifact, engine, report)
-        if meant is None
-        else _proved(meant, artifact, engine, report)
-    )
+    if meant is not None:
+        expected = _proved(meant, artifact, engine, report)
+    elif tell is not None:
+        rehearsal = transaction.rehearsal(artifact, engine, report)
+        expected = None if rehearsal is None else rehearsal.loaded
+        if rehearsal is not None:
+            tell(rehearsal)
+    else:
+        expected = transaction.rehearsed(artifact, engine, report)
     if expected is None:
         return None
 
@@ -202,16 +211,11 @@ class _Work:
 
 def _carry_out(work: _Work, state: State) -> Done | None:
     planned, report = work.plan, work.report
-    if _is_pending(state, report):
+    if is_hindered(planned, state, work.confirm_s, report):
         return None
     if planned.engine.listed(report) != planned.before:
         message = "what is in force changed after the plan was made"
         report.add("changed-meanwhile", message, None, help="run it again")
-        return None
-    if work.confirm_s is not None and planned.others:
-        message = f"the change from {planned.others[0]} to {planned.engine.way} cannot be armed"
-        help_ = "apply it with `--no-confirm`, from the machine's own console"
-        report.add("cannot-arm", message, None, help=help_)
         return None
     current = recovery.kept_of(work.record, state.current)
     if planned.is_empty and current is not None:
@@ -241,13 +245,19 @@ def _left_alone(work: _Work, current: Kept) -> Done:
     return Done(current, None, (*recovery.ended(doomed, work.report), *beside), is_as_it_was=True)
 
 
-def _is_pending(state: State, report: Report) -> bool:
-    if state.pending is None:
-        return False
-    message = f"generation {state.pending} is in force, and waits to be confirmed"
-    help_ = "`policylang confirm` keeps it, `policylang rollback` ends it"
-    report.add("not-yet-confirmed", message, None, help=help_)
-    return True
+def is_hindered(planned: Plan, state: State, confirm_s: int | None, report: Report) -> bool:
+    """Whether a plan cannot be carried out as things are; reports what hinders it."""
+    if state.pending is not None:
+        message = f"generation {state.pending} is in force, and waits to be confirmed"
+        help_ = "`policylang confirm` keeps it, `policylang rollback` ends it"
+        report.add("not-yet-confirmed", message, None, help=help_)
+        return True
+    if confirm_s is not None and planned.others:
+        message = f"the change from {planned.others[0]} to {planned.engine.way} cannot be armed"
+        help_ = "apply it with `--no-confirm`, from the machine's own console"
+        report.add("cannot-arm", message, None, help=help_)
+        return True
+    return False
 
 
 def _kept(work: _Work, report: Report) -> Kept | None:
@@ -259,6 +269,8 @@ def _kept(work: _Work, report: Report) -> Kept | None:
         way=work.plan.engine.way,
         policy_name=work.written.name,
         policy_path=work.written.path,
+        host=work.written.host,
+        boot=work.written.boot,
         parameters=work.written.parameters,
         made_by=work.written.made_by,
         report=report,

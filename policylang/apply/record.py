@@ -24,7 +24,7 @@ from policylang.apply.flows import Flow
 from policylang.apply.plain import Data, Plain
 from policylang.apply.state import Doing, State
 from policylang.apply.who import made_by
-from policylang.backends.base import Artifact
+from policylang.backends.base import Artifact, OutputFile
 from policylang.diagnostics import Report
 from policylang.source import SourceFile
 
@@ -45,7 +45,7 @@ class Kept:
 
     `digest` is in hexadecimal, over the artifact, the policy's texts and the parameters.
     `made_at` is in UTC; `way` is the engine's. `policy_path` is absolute, empty where the policy
-    was no file.
+    was no file; `host` is the one that was meant, empty where the policy has none.
     """
 
     number: int
@@ -57,6 +57,7 @@ class Kept:
     policy_name: str
     parameters: tuple[tuple[str, str], ...]
     policy_path: str = ""
+    host: str = ""
 
 
 def state_folder(netns: str | None) -> Path:
@@ -106,11 +107,14 @@ class Record:
         report: Report,
         sources: Iterable[SourceFile] = (),
         policy_path: str = "",
+        host: str = "",
+        boot: Iterable[OutputFile] | None = None,
     ) -> Kept | None:
         """Keep a generation; None, with `cannot-keep` and nothing left of it, where that fails.
 
         `sources` are texts of the policy, the policy itself first; those that the artifact's
-        lines came from are kept as well. The oldest that nothing needs any more are removed.
+        lines came from are kept as well. `boot` are the files for a boot where they are laid out
+        already. The oldest that nothing needs any more are removed.
         """
         described = artifact_file.describe(artifact, sources)
         texts = {file.name: file.text for file in artifact.files}
@@ -125,10 +129,11 @@ class Record:
                 kept = Kept(
                     *(number, artifact.target, way, digest, now, made_by, policy_name, chosen),
                     policy_path=policy_path,
+                    host=host,
                 )
                 files = {boot_place.ABOUT: _about(kept, described)}
                 files |= {name: text.encode() for name, text in texts.items()}
-                files |= boot_place.files(artifact, way)
+                files |= boot_place.files(artifact, way, boot)
                 sealed = checksums.with_sums(files, boot_place.WAY)
                 durable.put_folder(self._place(number), sealed)
                 self._prune(number)

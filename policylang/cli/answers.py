@@ -9,8 +9,18 @@ import argparse
 from typing import Any
 
 from policylang.backends import TARGETS
-from policylang.cli import descriptions
-from policylang.cli.options import add_file, add_flavour, add_look, add_parameters, add_place
+from policylang.cli.options import (
+    EVERY_FORMAT,
+    add_answer_look,
+    add_command,
+    add_file,
+    add_files,
+    add_flavour,
+    add_look,
+    add_parameters,
+    add_place,
+    add_subject,
+)
 from policylang.cli.visible import visible
 from policylang.codes import CODES
 from policylang.diagnostics import did_you_mean
@@ -44,6 +54,8 @@ def check(chosen: argparse.Namespace) -> None:
             chosen.parser.error("ask a QUESTION, such as `ssh from any to self`, or `--matrix`")
         if chosen.services is not None and not chosen.matrix:
             chosen.parser.error("--services is for `--matrix`")
+        if chosen.services is not None and not chosen.services.strip(", "):
+            chosen.parser.error("--services names none: without it they are those of the policy")
     if chosen.command == "why":
         _check_why(chosen)
     if chosen.command == "diff":
@@ -68,13 +80,8 @@ def _check_why(chosen: argparse.Namespace) -> None:
 
 
 def _add_test(commands: Any) -> None:
-    one = commands.add_parser(
-        "test",
-        help="prove the tests of a policy",
-        description=descriptions.TEST,
-        epilog=descriptions.TEST_EXAMPLES,
-    )
-    one.add_argument("files", nargs="+", metavar="FILE", help="a policy; `-` reads standard input")
+    one = add_command(commands, "test", "prove the tests of a policy")
+    add_files(one)
     add_parameters(one)
     one.add_argument(
         "--name", metavar="PATTERN", help="the tests of this name alone; `*` stands for anything"
@@ -95,21 +102,15 @@ def _add_test(commands: Any) -> None:
         metavar="N",
         help="with --kernel: at most so many for each expectation (300)",
     )
-    add_look(one, "on standard output, messages on standard error", "results and messages")
+    add_answer_look(one, "results", formats=EVERY_FORMAT)
 
 
 def _add_query(commands: Any) -> None:
-    one = commands.add_parser(
-        "query",
-        help="say who can reach what",
-        description=descriptions.QUERY,
-        epilog=descriptions.QUERY_EXAMPLES,
-    )
-    one.add_argument(
-        "file",
-        metavar="FILE",
-        help="a policy; `-` reads standard input. Or rules of any origin: `nft -j list ruleset`, "
-        "iptables-save (`RULES.V4,RULES.V6`), a revision (`main:web.policy`), `live`",
+    one = add_command(commands, "query", "say who can reach what")
+    add_subject(
+        one,
+        ": `nft -j list ruleset`, iptables-save (`RULES.V4,RULES.V6`), a revision "
+        "(`main:web.policy`), `live`",
     )
     one.add_argument("questions", nargs="*", metavar="QUESTION", help="worded like a rule")
     add_parameters(one)
@@ -124,21 +125,12 @@ def _add_query(commands: Any) -> None:
     one.add_argument(
         "--all", action="store_true", help="all parts of an answer, all rows of the table"
     )
-    add_look(one, "on standard output, messages on standard error", "answers and messages")
+    add_answer_look(one, "answers")
 
 
 def _add_trace(commands: Any) -> None:
-    one = commands.add_parser(
-        "trace",
-        help="tell a conversation packet by packet",
-        description=descriptions.TRACE,
-        epilog=descriptions.TRACE_EXAMPLES,
-    )
-    one.add_argument(
-        "file",
-        metavar="FILE",
-        help="a policy; `-` reads standard input. Or rules of any origin, as for `query`",
-    )
+    one = add_command(commands, "trace", "tell a conversation packet by packet")
+    add_subject(one, ", as for `query`")
     one.add_argument(
         "what", nargs="+", metavar="WHAT", help="worded like a rule: `ftp passive inbound from wan`"
     )
@@ -168,13 +160,8 @@ def _add_trace(commands: Any) -> None:
 
 
 def _add_lint(commands: Any) -> None:
-    one = commands.add_parser(
-        "lint",
-        help="say what is hardly meant",
-        description=descriptions.LINT,
-        epilog=descriptions.LINT_EXAMPLES,
-    )
-    one.add_argument("files", nargs="+", metavar="FILE", help="a policy; `-` reads standard input")
+    one = add_command(commands, "lint", "say what is hardly meant")
+    add_files(one)
     add_parameters(one)
     for name, text in (("allow", "say nothing of it"), ("deny", "take it for an error")):
         one.add_argument(
@@ -185,7 +172,7 @@ def _add_lint(commands: Any) -> None:
             metavar="CODE",
             help=f"{text}; the word in brackets, may be given several times",
         )
-    add_look(one, "on standard output")
+    add_look(one, "on standard output", formats=EVERY_FORMAT)
 
 
 def _code(text: str) -> str:
@@ -196,12 +183,7 @@ def _code(text: str) -> str:
 
 
 def _add_verify(commands: Any) -> None:
-    one = commands.add_parser(
-        "verify",
-        help="prove that the rules do what a policy says",
-        description=descriptions.VERIFY,
-        epilog=descriptions.VERIFY_EXAMPLES,
-    )
+    one = add_command(commands, "verify", "prove that the rules do what a policy says")
     add_file(one)
     add_parameters(one)
     one.add_argument(
@@ -212,16 +194,11 @@ def _add_verify(commands: Any) -> None:
     add_flavour(one)
     one.add_argument("--live", action="store_true", help="compare what is in force as well")
     add_place(one)
-    add_look(one, "on standard output, messages on standard error", "results and messages")
+    add_answer_look(one, "results", formats=EVERY_FORMAT)
 
 
 def _add_diff(commands: Any) -> None:
-    one = commands.add_parser(
-        "diff",
-        help="say what two policies do differently",
-        description=descriptions.DIFF,
-        epilog=descriptions.DIFF_EXAMPLES,
-    )
+    one = add_command(commands, "diff", "say what two policies do differently")
     one.add_argument(
         "subjects",
         nargs="+",
@@ -241,21 +218,11 @@ def _add_diff(commands: Any) -> None:
         help="end with 2 where anything differs, or only where something is allowed that was not",
     )
     one.add_argument("--all", action="store_true", help="all changes, however many")
-    add_look(
-        one,
-        "on standard output, messages on standard error",
-        "changes and messages",
-        formats=("text", "markdown", "json"),
-    )
+    add_answer_look(one, "changes", formats=("text", "markdown", "json"))
 
 
 def _add_why(commands: Any) -> None:
-    one = commands.add_parser(
-        "why",
-        help="find the statement behind a rule or a log line",
-        description=descriptions.WHY,
-        epilog=descriptions.WHY_EXAMPLES,
-    )
+    one = add_command(commands, "why", "find the statement behind a rule or a log line")
     one.add_argument(
         "what",
         nargs="+",
@@ -270,7 +237,7 @@ def _add_why(commands: Any) -> None:
     )
     add_parameters(one)
     add_place(one)
-    add_look(one, "on standard output, messages on standard error", "answers and messages")
+    add_answer_look(one, "answers")
 
 
 def _packets(text: str) -> int:

@@ -9,9 +9,12 @@ from typing import Any
 
 from policylang import __version__
 from policylang.backends import TARGETS
-from policylang.cli import answers, descriptions
+from policylang.cli import answers, descriptions, golden_arguments
 from policylang.cli.options import (
+    EVERY_FORMAT,
     Parser,
+    add_answer_look,
+    add_command,
     add_file,
     add_flavour,
     add_json,
@@ -19,6 +22,7 @@ from policylang.cli.options import (
     add_parameters,
     add_pattern,
     add_place,
+    add_values,
     add_yes,
 )
 from policylang.cli.visible import visible
@@ -33,12 +37,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     chosen, others = parser.parse_known_args(arguments)
     # What stands behind an option belongs to the words before it; argparse gives it up.
-    words = {"query": "questions", "test": "files"}.get(chosen.command)
+    words = {
+        **{"query": "questions", "test": "files"},
+        **{"golden": "paths", "review": "subjects"},
+    }.get(chosen.command)
     if words is not None and not any(other.startswith("-") for other in others):
         getattr(chosen, words).extend(others)
     elif others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     # Errors that concern two options at once are told with the command's own usage.
+    if chosen.command == "compile" and chosen.all_hosts:
+        if chosen.output in (None, "-"):
+            chosen.parser.error("--all-hosts makes many files: it needs `-o DIR`")
+        if chosen.host is not None or chosen.target == "ir":
+            chosen.parser.error("--all-hosts is for every host, and for nft or iptables")
     if chosen.command == "compile" and chosen.target == "iptables" and chosen.output in (None, "-"):
         chosen.parser.error("--target iptables makes several files: it needs `-o DIR`")
     if getattr(chosen, "flavour", None) and chosen.target not in ("iptables", "both", None):
@@ -57,6 +69,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if chosen.all and chosen.check:
             chosen.parser.error("--check is for one FILE")
     answers.check(chosen)
+    golden_arguments.check(chosen)
     if chosen.command == "fmt" and "-" in chosen.files and len(chosen.files) > 1:
         chosen.parser.error("`-` stands alone: it is not a file to rewrite")
     return chosen
@@ -71,14 +84,14 @@ def _parser() -> Parser:
         title="commands", dest="command", metavar="COMMAND", required=True
     )
 
-    one = commands.add_parser(
-        "compile",
-        help="print or write the rules",
-        description=descriptions.COMPILE,
-        epilog=descriptions.COMPILE_EXAMPLES,
-    )
+    one = add_command(commands, "compile", "print or write the rules")
     add_file(one)
     add_parameters(one)
+    one.add_argument(
+        "--all-hosts",
+        action="store_true",
+        help="for every host of the policy: HOST.nft, or for iptables a folder HOST, in `-o DIR`",
+    )
     one.add_argument("--target", choices=(*TARGETS, "ir"), default="nft", help="what to make (nft)")
     one.add_argument(
         "-o",
@@ -86,19 +99,15 @@ def _parser() -> Parser:
         metavar="PATH",
         help="the file or folder to write, for iptables a folder; `-` is standard output",
     )
-    add_look(one, "on standard error")
+    add_look(one, "on standard error", formats=EVERY_FORMAT)
 
-    one = commands.add_parser(
-        "check",
-        help="report errors and warnings",
-        description=descriptions.CHECK,
-        epilog=descriptions.CHECK_EXAMPLES,
-    )
+    one = add_command(commands, "check", "report errors and warnings")
     add_file(one)
     add_parameters(one)
     one.add_argument("--target", choices=TARGETS, help="check for this target alone")
-    add_look(one, "on standard output")
+    add_look(one, "on standard output", formats=EVERY_FORMAT)
     answers.add(commands)
+    golden_arguments.add(commands)
 
     _add_changes(commands)
     _add_tellings(commands)
@@ -107,12 +116,7 @@ def _parser() -> Parser:
     _add_set(commands)
     _add_refresh(commands)
 
-    one = commands.add_parser(
-        "fmt",
-        help="lay policies out",
-        description=descriptions.FMT,
-        epilog=descriptions.FMT_EXAMPLES,
-    )
+    one = add_command(commands, "fmt", "lay policies out")
     one.add_argument(
         "files", nargs="+", metavar="FILE", help="a policy; `-` alone reads standard input"
     )
@@ -122,23 +126,13 @@ def _parser() -> Parser:
     one.add_argument("--diff", action="store_true", help="write nothing, print what would change")
     add_look(one, "on standard error")
 
-    one = commands.add_parser(
-        "services",
-        help="list or explain built-in services",
-        description=descriptions.SERVICES,
-        epilog=descriptions.SERVICES_EXAMPLES,
-    )
+    one = add_command(commands, "services", "list or explain built-in services")
     add_pattern(one, "a name, a topic, a glob or a port")
 
-    one = commands.add_parser(
-        "groups",
-        help="list or explain built-in groups of addresses",
-        description=descriptions.GROUPS,
-        epilog=descriptions.GROUPS_EXAMPLES,
-    )
+    one = add_command(commands, "groups", "list or explain built-in groups of addresses")
     add_pattern(one, "a name, a topic, a glob or an address")
 
-    one = commands.add_parser("explain", help="explain a message", description=descriptions.EXPLAIN)
+    one = add_command(commands, "explain", "explain a message")
     one.add_argument("code", nargs="?", metavar="CODE", help="the word in brackets")
     for one in commands.choices.values():
         one.set_defaults(parser=one)
@@ -148,12 +142,7 @@ def _parser() -> Parser:
 def _add_changes(commands: Any) -> None:
     """The commands that change what is in force, and `plan`, which says what one would."""
     for name, text in (("plan", "say what an apply would change"), ("apply", "load a policy")):
-        one = commands.add_parser(
-            name,
-            help=text,
-            description=descriptions.PLAN if name == "plan" else descriptions.APPLY,
-            epilog=descriptions.PLAN_EXAMPLES if name == "plan" else descriptions.APPLY_EXAMPLES,
-        )
+        one = add_command(commands, name, text)
         add_file(one)
         add_parameters(one)
         one.add_argument("--target", choices=TARGETS, default="nft", help="what to load (nft)")
@@ -169,30 +158,29 @@ def _add_changes(commands: Any) -> None:
             one.add_argument(
                 "--detailed-exitcode", action="store_true", help="end with 2 where it would change"
             )
-            add_json(one)
         else:
             _add_confirm(one)
             add_yes(one)
+            one.add_argument(
+                "--check", action="store_true", help="change nothing, and end with 2 if it would"
+            )
+        add_json(one)
         add_look(one, "on standard error")
 
-    one = commands.add_parser(
-        "confirm", help="keep a change that waits for it", description=descriptions.CONFIRM
-    )
+    one = add_command(commands, "confirm", "keep a change that waits for it")
     add_place(one)
+    add_json(one)
     add_look(one, "on standard error")
 
-    one = commands.add_parser(
-        "rollback", help="go back to what was in force", description=descriptions.ROLLBACK
-    )
+    one = add_command(commands, "rollback", "go back to what was in force")
     one.add_argument("number", nargs="?", type=int, metavar="GENERATION", help="the one before")
     _add_confirm(one)
     add_yes(one)
     add_place(one)
+    add_json(one)
     add_look(one, "on standard error")
 
-    one = commands.add_parser(
-        "panic", help="close everything but your own SSH", description=descriptions.PANIC
-    )
+    one = add_command(commands, "panic", "close everything but your own SSH")
     one.add_argument(
         "--target", choices=TARGETS, help="what to load (what is in force, or else nft)"
     )
@@ -202,7 +190,7 @@ def _add_changes(commands: Any) -> None:
     add_place(one)
     add_look(one, "on standard error")
 
-    one = commands.add_parser("stop", help="take the firewall away", description=descriptions.STOP)
+    one = add_command(commands, "stop", "take the firewall away")
     add_yes(one)
     add_place(one)
     add_look(one, "on standard error")
@@ -210,12 +198,12 @@ def _add_changes(commands: Any) -> None:
 
 def _add_tellings(commands: Any) -> None:
     """The commands that tell what is in force."""
-    for name, text, described in (
-        ("status", "say what is in force", descriptions.STATUS),
-        ("drift", "say what changed since it was loaded", descriptions.DRIFT),
-        ("generations", "list what was applied and is kept", descriptions.GENERATIONS),
+    for name, text in (
+        ("status", "say what is in force"),
+        ("drift", "say what changed since it was loaded"),
+        ("generations", "list what was applied and is kept"),
     ):
-        one = commands.add_parser(name, help=text, description=described)
+        one = add_command(commands, name, text)
         add_place(one)
         add_json(one)
         add_look(one, "on standard error")
@@ -223,11 +211,11 @@ def _add_tellings(commands: Any) -> None:
 
 def _add_services(commands: Any) -> None:
     """The commands that write and remove what a boot does."""
-    for name, text, described in (
-        ("install-service", "load what was confirmed at boot", descriptions.INSTALL_SERVICE),
-        ("uninstall-service", "leave the boot alone again", descriptions.UNINSTALL_SERVICE),
+    for name, text in (
+        ("install-service", "load what was confirmed at boot"),
+        ("uninstall-service", "leave the boot alone again"),
     ):
-        one = commands.add_parser(name, help=text, description=described)
+        one = add_command(commands, name, text)
         one.add_argument("--root", metavar="DIR", default="/", help="below this folder (/)")
         if name == "install-service":
             one.add_argument(
@@ -280,14 +268,9 @@ def _seconds(text: str) -> int | None:
 
 
 def _add_refresh(commands: Any) -> None:
-    one = commands.add_parser(
-        "refresh",
-        help="ask again for addresses from elsewhere",
-        description=descriptions.REFRESH,
-        epilog=descriptions.REFRESH_EXAMPLES,
-    )
+    one = add_command(commands, "refresh", "ask again for addresses from elsewhere")
     one.add_argument("file", nargs="?", metavar="FILE", help="the policy")
-    add_parameters(one)
+    add_values(one)
     one.add_argument(
         "--all", action="store_true", help="what is due of all that is in force, and no FILE"
     )
@@ -303,27 +286,22 @@ def _add_refresh(commands: Any) -> None:
 
 def _add_set(commands: Any) -> None:
     """The command `set` with its own commands; `commands` is where argparse keeps commands."""
-    group = commands.add_parser(
-        "set",
-        help="list and change dynamic sets that are loaded",
-        description=descriptions.SET,
-        epilog=descriptions.SET_EXAMPLES,
-    )
+    group = add_command(commands, "set", "list and change dynamic sets that are loaded")
     actions = group.add_subparsers(
         title="commands", dest="action", metavar="COMMAND", required=True
     )
 
-    one = actions.add_parser("list", help="show what is in them", description=descriptions.SET_LIST)
+    one = add_command(actions, "list", "show what is in them", of="set")
     one.add_argument("name", nargs="?", metavar="NAME", help="one set alone")
     add_place(one)
-    add_look(one, "on standard output, messages on standard error", "the list and messages")
+    add_answer_look(one, "the list")
 
-    for action, described, text in (
-        ("add", "put addresses into one", descriptions.SET_ADD),
-        ("delete", "take addresses out of one", descriptions.SET_DELETE),
-        ("flush", "empty one", descriptions.SET_FLUSH),
+    for action, text in (
+        ("add", "put addresses into one"),
+        ("delete", "take addresses out of one"),
+        ("flush", "empty one"),
     ):
-        one = actions.add_parser(action, help=described, description=text)
+        one = add_command(actions, action, text, of="set")
         one.add_argument("name", metavar="NAME", help="the set")
         if action != "flush":
             one.add_argument("addresses", nargs="+", metavar="ADDRESS", help="a single address")

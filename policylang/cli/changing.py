@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -19,11 +20,12 @@ from policylang.apply import panic as panicking
 from policylang.apply.flows import Flow
 from policylang.apply.guard import Done, Plan, Site, Written
 from policylang.apply.operator import Connection
-from policylang.apply.record import Record, State, made_by, state_folder
+from policylang.apply.record import Kept, Record, State, made_by, state_folder
 from policylang.apply.restore import Flavour
 from policylang.backends.base import Artifact
-from policylang.cli import plans
+from policylang.cli import kept_texts, plans
 from policylang.cli.options import CHANGES, DONE, REFUSED
+from policylang.cli.outcome import SCHEMA, Outcome, as_json, status_of
 from policylang.cli.teller import Teller
 from policylang.cli.visible import visible
 from policylang.diagnostics import Report
@@ -57,6 +59,29 @@ def _waits(words: str) -> None:
     print(f"policylang: {visible(words)}", file=sys.stderr, flush=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a command, for programs, and in lines for people.
+
+    `is_refused` says that what was asked for was not done, whether or not there is an error.
+    """
+
+    outcome: Outcome
+    lines: tuple[str, ...] = ()
+    is_refused: bool = False
+
+
+def _answered(chosen: argparse.Namespace, teller: Teller, answer: Answer) -> int:
+    """Tell what came of it, as it was asked for; the exit status."""
+    teller.show()
+    if chosen.json:
+        print(as_json(answer.outcome, teller.report), end="")
+    else:
+        for line in answer.lines:
+            print(line)
+    return REFUSED if answer.is_refused else status_of(answer.outcome, teller.report)
+
+
 # --- plan ------------------------------------------------------------------------------------
 
 
@@ -69,12 +94,12 @@ def plan(chosen: argparse.Namespace, source: Source | None, teller: Teller) -> i
         teller.show()
         return REFUSED
     ending = _ending(chosen, compiled, planned, report)
-    _warn_operator(chosen, compiled.ruleset, report)
+    _warn_of_apply(chosen, compiled, report)
     teller.show()
     if chosen.json:
-        print(json.dumps(_plan_as_json(planned, ending), indent=2))
+        print(json.dumps({"schema": SCHEMA, **_plan_as_json(planned, ending)}, indent=2))
     else:
-        _tell_plan(planned, ending)
+        print("\n".join(_plan_lines(planned, ending)))
     if report.has_errors:
         return REFUSED
     is_changed = not planned.is_empty or bool(ending)
@@ -93,7 +118,7 @@ def _compiled(chosen: argparse.Namespace, source: Source | None, report: Report)
     if getattr(chosen, "flows", None) is not None:
         needs = replace(artifact.needs, cuts_flows=chosen.flows == "cut")
         artifact = replace(artifact, needs=needs)
-    name = str(source) if isinstance(source, Path) else source.name
+    name = pipeline.name_of(source)
     return Compiled(name, meant, ruleset, artifact)
 
 
@@ -113,27 +138,49 @@ def _ending(
     return guard.inside(site_of(chosen.netns), look, report) or ()
 
 
-def _warn_operator(chosen: argparse.Namespace, ruleset: Ruleset, report: Report) -> None:
-    """Warn where whoever works here over SSH could not come in again."""
-    connection = None if chosen.netns is not None else operator.found()
-    warning = None
+def _warn_of_apply(chosen: argparse.Namespace, compiled: Compiled, report: Report) -> None:
+    connection = _operator(chosen)
     if connection is not None:
-        is_cut = ruleset.needs.cuts_flows or chosen.flows == "cut"
-        warning = operator.shut_out(ruleset, connection, target=chosen.target, is_cut=is_cut)
+        is_cut = compiled.ruleset.needs.cuts_flows or chosen.flows == "cut"
+        _warn(compiled.ruleset, connection, chosen.target, report, is_cut=is_cut)
+
+
+def _warn_of_generation(
+    chosen: argparse.Namespace, record: Record, kept: Kept | None, report: Report
+) -> None:
+    """Warn where a generation shuts the operator out, if its texts are there to tell."""
+    connection = _operator(chosen)
+    if connection is None or kept is None:
+        return
+    ruleset = kept_texts.ruleset_of(record, kept, report)
+    if ruleset is not None:
+        # A rollback ends no open connections.
+        _warn(ruleset, connection, kept.target, report, is_cut=False)
+
+
+def _operator(chosen: argparse.Namespace) -> Connection | None:
+    """The connection over which somebody works in the namespace that is changed."""
+    return None if chosen.netns is not None else operator.found()
+
+
+def _warn(
+    ruleset: Ruleset, connection: Connection, target: str, report: Report, *, is_cut: bool
+) -> None:
+    """Warn where whoever works here over SSH could not come in again."""
+    warning = operator.shut_out(ruleset, connection, target=target, is_cut=is_cut)
     if warning is not None:
         report.add(warning.code, warning.message, warning.span, help=warning.help)
 
 
-def _tell_plan(planned: Plan, ending: tuple[Flow, ...]) -> None:
+def _plan_lines(planned: Plan, ending: tuple[Flow, ...]) -> Iterator[str]:
     if planned.is_empty and not ending:
-        print("nothing to change")
+        yield "nothing to change"
         return
-    for line in plans.lines(planned.difference):
-        print(line)
+    yield from plans.lines(planned.difference)
     for way in planned.others:
-        print(f"what {way} holds of ours is removed")
+        yield f"what {way} holds of ours is removed"
     for flow in ending:
-        print(f"ends the open connection {visible(flow.text)}")
+        yield f"ends the open connection {visible(flow.text)}"
 
 
 def _plan_as_json(planned: Plan, ending: tuple[Flow, ...]) -> dict[str, object]:
@@ -149,22 +196,53 @@ def _plan_as_json(planned: Plan, ending: tuple[Flow, ...]) -> dict[str, object]:
 
 
 def apply(chosen: argparse.Namespace, source: Source | None, teller: Teller) -> int:
-    """Plan, ask, and put in force: for good, or until it has to be confirmed."""
-    name = teller.name
+    """Plan, ask, and put in force: for good, or until it has to be confirmed.
+
+    With `--check` it is only said what would change, and what would hinder it.
+    """
     compiled = _compiled(chosen, source, teller.report)
     if compiled is None:
-        teller.show()
-        return REFUSED
+        return _answered(chosen, teller, Answer(Outcome(is_check=chosen.check), is_refused=True))
     planned = _planned(chosen, compiled, teller.report)
     if planned is None:
-        return _refused(teller)
-    _warn_operator(chosen, compiled.ruleset, teller.report)
-    ending = () if chosen.yes else _ending(chosen, compiled, planned, teller.report)
+        return _refused(chosen, teller, Outcome(is_check=chosen.check))
+    _warn_of_apply(chosen, compiled, teller.report)
+    is_asked_for = chosen.check or chosen.json or not chosen.yes
+    ending = _ending(chosen, compiled, planned, teller.report) if is_asked_for else ()
+    outcome = Outcome(
+        not planned.is_empty or bool(ending),
+        is_check=chosen.check,
+        way=planned.engine.way,
+        confirm_s=_confirm_s(chosen),
+        difference=_plan_as_json(planned, ending),
+    )
+    if chosen.check:
+        return _foreseen(chosen, planned, outcome, ending, teller)
     if not _is_agreed(chosen, planned, teller, "Load this?", ending):
-        return _refused(teller)
-    path = str(source.resolve()) if isinstance(source, Path) else ""
-    written = Written(compiled.name, chosen.parameters, made_by(), _texts(compiled), path)
-    return _carry_out(chosen, compiled.ruleset, planned, written, teller, name)
+        return _refused(chosen, teller, outcome)
+    file = None if source is None else pipeline.path_of(source)
+    path = "" if file is None else str(file.resolve())
+    texts, host = _texts(compiled), chosen.host or ""
+    name_kept = f"{compiled.name} on {host}" if host else compiled.name
+    written = Written(name_kept, chosen.parameters, made_by(), texts, path, host=host)
+    return _carry_out(chosen, compiled.ruleset, planned, written, teller, outcome)
+
+
+def _foreseen(
+    chosen: argparse.Namespace,
+    planned: Plan,
+    outcome: Outcome,
+    ending: tuple[Flow, ...],
+    teller: Teller,
+) -> int:
+    """Say what an apply would do, and which generation is in force if that is nothing."""
+    state = planned.state
+    if state is not None and guard.is_hindered(planned, state, outcome.confirm_s, teller.report):
+        return _answered(chosen, teller, Answer(replace(outcome, is_changed=False)))
+    if not outcome.is_changed:
+        current = None if state is None else state.current
+        outcome = replace(outcome, confirm_s=None, generation=current)
+    return _answered(chosen, teller, Answer(outcome, tuple(_plan_lines(planned, ending))))
 
 
 def _texts(compiled: Compiled) -> tuple[SourceFile, ...]:
@@ -182,8 +260,10 @@ def _carry_out(
     planned: Plan,
     written: Written,
     teller: Teller,
-    name: str,
+    outcome: Outcome,
+    name: str = "",
 ) -> int:
+    """Do what was planned, and tell of it; `outcome` is what is expected to come of it."""
     report = teller.report
     cuts: guard.Flows | None = None
     if ruleset is not None and planned.artifact.needs.cuts_flows:
@@ -193,14 +273,16 @@ def _carry_out(
         site_of(chosen.netns),
         written,
         report,
-        confirm_s=_confirm_s(chosen),
+        confirm_s=outcome.confirm_s,
         flows=cuts,
     )
     if done is None:
-        return _refused(teller)
-    teller.show()
-    _tell_done(chosen, planned, done, name)
-    return REFUSED if report.has_errors else DONE
+        return _refused(chosen, teller, outcome)
+    came = replace(
+        outcome, generation=done.kept.number, confirm_s=done.confirm_s, beside=done.words
+    )
+    lines = _done_lines(chosen, planned, done, name or teller.name)
+    return _answered(chosen, teller, Answer(came, tuple(lines)))
 
 
 def _confirm_s(chosen: argparse.Namespace) -> int | None:
@@ -225,12 +307,13 @@ def _is_agreed(
     """Whether the change may be made; reports `nobody-to-ask`."""
     if chosen.yes or (planned.is_empty and not ending):
         return True
-    if not _is_terminal() or getattr(chosen, "file", None) == "-":
-        message = "there is nobody to ask: standard input is no terminal"
+    if chosen.json or not _is_terminal() or getattr(chosen, "file", None) == "-":
+        why = "`--json` asks nothing" if chosen.json else "standard input is no terminal"
+        message = f"there is nobody to ask: {why}"
         teller.report.add("nobody-to-ask", message, None, help="`--yes` loads without a question")
         return False
     teller.show_so_far()
-    _tell_plan(planned, ending)
+    print("\n".join(_plan_lines(planned, ending)))
     return asked(question)
 
 
@@ -242,26 +325,27 @@ def asked(question: str) -> bool:
         return False
 
 
-def _tell_done(chosen: argparse.Namespace, planned: Plan, done: Done, name: str) -> None:
+def _done_lines(chosen: argparse.Namespace, planned: Plan, done: Done, name: str) -> Iterator[str]:
     where = "" if chosen.netns is None else f" into namespace {visible(chosen.netns)}"
     words = plans.in_words(done.words)
     if done.is_as_it_was:
-        print(f"{name}: nothing to change{words}")
+        yield f"{name}: nothing to change{words}"
     elif done.confirm_s is None:
-        print(f"{name}: loaded by {planned.engine.way}{where}{words}")
+        yield f"{name}: loaded by {planned.engine.way}{where}{words}"
     else:
-        print(f"{name}: loaded by {planned.engine.way}{where} for {done.confirm_s} seconds{words}")
+        yield f"{name}: loaded by {planned.engine.way}{where} for {done.confirm_s} seconds{words}"
         place = "" if chosen.netns is None else f" --netns {visible(chosen.netns)}"
-        print(f"`policylang confirm{place}`, from a new connection, keeps it")
+        yield f"`policylang confirm{place}`, from a new connection, keeps it"
 
 
-def _refused(teller: Teller) -> int:
-    report = teller.report
-    teller.show()
-    left_mixed = any(d.code == "not-restored" for d in report.diagnostics)
-    if not left_mixed and teller.is_text:
+def _refused(chosen: argparse.Namespace, teller: Teller, outcome: Outcome) -> int:
+    """Tell that what was in force is in force, if it is; `outcome` is what was expected."""
+    left_mixed = any(d.code == "not-restored" for d in teller.report.diagnostics)
+    came = replace(outcome, is_changed=left_mixed, confirm_s=None)
+    status = _answered(chosen, teller, Answer(came, is_refused=True))
+    if not left_mixed and teller.is_text and not chosen.json:
         print(f"{teller.name}: not loaded; what was in force is in force", file=sys.stderr)
-    return REFUSED
+    return status
 
 
 # --- confirm, rollback, stop, panic ----------------------------------------------------------
@@ -270,13 +354,12 @@ def _refused(teller: Teller) -> int:
 def confirm(chosen: argparse.Namespace, teller: Teller) -> int:
     """Keep the change that waits to be confirmed."""
     done = guard.confirm(site_of(chosen.netns), teller.report)
-    teller.show()
     if done is None:
-        return REFUSED
-    kept = done.kept
-    words = plans.in_words(done.words)
-    print(f"generation {kept.number} of {visible(kept.policy_name)} is in force for good{words}")
-    return REFUSED if teller.report.has_errors else DONE
+        return _answered(chosen, teller, Answer(Outcome(), is_refused=True))
+    kept, words = done.kept, plans.in_words(done.words)
+    line = f"generation {kept.number} of {visible(kept.policy_name)} is in force for good{words}"
+    came = Outcome(way=kept.way, generation=kept.number, beside=done.words)
+    return _answered(chosen, teller, Answer(came, (line,)))
 
 
 def rollback(chosen: argparse.Namespace, teller: Teller) -> int:
@@ -284,16 +367,17 @@ def rollback(chosen: argparse.Namespace, teller: Teller) -> int:
     site, report = site_of(chosen.netns), teller.report
     state = guard.at(site, lambda state: state, report)
     if state is None:
-        teller.show()
-        return REFUSED
+        return _answered(chosen, teller, Answer(Outcome(), is_refused=True))
     if state.pending is not None and chosen.number in (None, state.current):
-        is_ended = guard.disarm(site, report)
-        teller.show()
-        if not is_ended:
-            return REFUSED
+        kept = None if state.current is None else site.record.one(state.current, report)
+        _warn_of_generation(chosen, site.record, kept, report)
+        if not guard.disarm(site, report):
+            return _answered(chosen, teller, Answer(Outcome(), is_refused=True))
         force = "nothing of ours" if state.current is None else f"generation {state.current}"
-        print(f"generation {state.pending} is taken back: {force} is in force")
-        return DONE
+        line = f"generation {state.pending} is taken back: {force} is in force"
+        way = None if kept is None else kept.way
+        came = Outcome(is_changed=True, way=way, generation=state.current)
+        return _answered(chosen, teller, Answer(came, (line,)))
     number = chosen.number if chosen.number is not None else _before(site.record, state, report)
     kept, artifact = None, None
     if number is not None:
@@ -303,13 +387,20 @@ def rollback(chosen: argparse.Namespace, teller: Teller) -> int:
         flavour = None if kept.target == "nft" else Flavour(kept.way.removeprefix("iptables-"))
         planned = guard.plan(artifact, site, report, flavour=flavour, number=kept.number)
     if kept is None or planned is None:
-        return _refused(teller)
+        return _refused(chosen, teller, Outcome())
+    _warn_of_generation(chosen, site.record, kept, report)
     question = f"Load generation {kept.number} again?"
+    outcome = Outcome(
+        not planned.is_empty,
+        way=planned.engine.way,
+        confirm_s=_confirm_s(chosen),
+        difference=_plan_as_json(planned, ()),
+    )
     if not _is_agreed(chosen, planned, teller, question):
-        return _refused(teller)
-    written = Written(kept.policy_name, dict(kept.parameters), made_by())
+        return _refused(chosen, teller, outcome)
+    written = Written(kept.policy_name, dict(kept.parameters), made_by(), host=kept.host)
     name = f"generation {kept.number} of {visible(kept.policy_name)}"
-    return _carry_out(chosen, None, planned, written, teller, name)
+    return _carry_out(chosen, None, planned, written, teller, outcome, name)
 
 
 def _before(record: Record, state: State, report: Report) -> int | None:
@@ -352,8 +443,9 @@ def panic(chosen: argparse.Namespace, teller: Teller) -> int:
     cut_off = None if connection is None or chosen.ssh else panicking.cut_off(connection)
     if cut_off is not None:
         teller.report.add(cut_off.code, cut_off.message, cut_off.span, help=cut_off.help)
+    chosen.json = chosen.check = False
     if teller.report.has_errors:
-        return _refused(teller)
+        return _refused(chosen, teller, Outcome())
     chosen.parameters, chosen.flows, chosen.confirm = {}, "cut", 0
     chosen.target = chosen.target or _target_in_force(chosen, teller.report)
     source = Text(panicking.panic_policy(connection), panicking.NAME, Path("/"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from policylang.backends import TARGETS
 from policylang.cli import output
 from policylang.cli.options import DONE, REFUSED
-from policylang.cli.render import as_json, summary
+from policylang.cli.render import summary
 from policylang.cli.teller import Teller, show
 from policylang.cli.visible import visible
 from policylang.codes import CODES
@@ -19,6 +19,8 @@ from policylang.diagnostics import Report, did_you_mean
 
 if TYPE_CHECKING:
     from policylang import pipeline
+    from policylang.backends.base import Artifact
+    from policylang.syntax.tree import Loaded
 
 STDIN, STDIN_NAME = "-", "<stdin>"
 
@@ -52,12 +54,17 @@ def run(chosen: argparse.Namespace) -> int:
         "services": _services,
         "groups": _services,
         "explain": _explain,
+        "golden": _golden,
+        "review": _review,
+        "textconv": _textconv,
     }
     return commands[chosen.command](chosen)
 
 
 def _compile(chosen: argparse.Namespace) -> int:
     report = Report()
+    if chosen.all_hosts:
+        return _compile_all(chosen, report)
     made = _compiled(chosen, report)
     if made is not None and not report.has_errors:
         _write(chosen, *made, report)
@@ -72,7 +79,7 @@ def _compiled(chosen: argparse.Namespace, report: Report) -> tuple[Files, Files]
     """What the policy compiles to and what that needs at boot, or None where it has errors."""
     from policylang import pipeline
 
-    source = _source(chosen.file, report)
+    source = _source(chosen, chosen.file, report)
     if source is None:
         return None
     if chosen.target == "ir":
@@ -81,14 +88,73 @@ def _compiled(chosen: argparse.Namespace, report: Report) -> tuple[Files, Files]
         ruleset = pipeline.verified_ruleset(source, report, parameters=chosen.parameters)
         return None if ruleset is None else ({"ir": dump(ruleset)}, {})
     artifact = pipeline.compile_policy(source, chosen.target, report, parameters=chosen.parameters)
-    if artifact is None:
-        return None
+    return None if artifact is None else _files(artifact)
+
+
+def _files(artifact: Artifact) -> tuple[Files, Files]:
     from policylang.backends.boot import boot_files
 
     return (
         {file.name: file.text for file in artifact.files},
         {file.name: file.text for file in boot_files(artifact.needs)},
     )
+
+
+def _compile_all(chosen: argparse.Namespace, report: Report) -> int:
+    """Compile for every host; nothing is written where it fails for one of them."""
+    from policylang import pipeline
+    from policylang.cli.fleet import for_each_host
+
+    source = _source(chosen, chosen.file, report)
+    loaded = None if source is None else pipeline.loaded_from(source, report, chosen.parameters)
+    if loaded is not None and not loaded.hosts and not report.has_errors:
+        message = f"`{_called(chosen.file)}` has no hosts"
+        report.add("no-such-host", message, None, help="leave out `--all-hosts`")
+    made: dict[str, tuple[Files, Files]] = {}
+    if loaded is not None and not report.has_errors:
+
+        def compiled(one: Loaded, own: Report) -> tuple[Files, Files] | None:
+            artifact = pipeline.compile_policy(one, chosen.target, own)
+            return None if artifact is None else _files(artifact)
+
+        made = for_each_host(loaded, compiled, report, shows_progress=chosen.format == "text")
+    folder = Path(chosen.output)
+    if not report.has_errors:
+        _write_all(folder, chosen.target, made, report)
+    show(report, chosen, sys.stderr)
+    if not report.has_errors:
+        told = f"{_called(chosen.file)}: {len(made)} hosts compiled into {visible(str(folder))}"
+        print(told, file=sys.stderr)
+    elif made and loaded is not None:
+        failed = len(loaded.hosts) - len(made)
+        print(f"{failed} of {len(loaded.hosts)} hosts failed; nothing is written", file=sys.stderr)
+    return _status(report)
+
+
+def _write_all(
+    folder: Path, target: str, made: dict[str, tuple[Files, Files]], report: Report
+) -> None:
+    """A script for each host, or for iptables a folder for each."""
+    if target == "nft":
+        scripts = {
+            f"{host}.nft": text + _as_comments(at_boot)
+            for host, (files, at_boot) in made.items()
+            for text in files.values()
+        }
+        output.write_folder(folder, scripts, (), report)
+        return
+    from policylang.backends.boot import FILES
+    from policylang.backends.iptables import SETS
+
+    all_files = {
+        f"{host}/{name}": text
+        for host, (files, at_boot) in made.items()
+        for name, text in (files | at_boot).items()
+    }
+    wanted = [f"{host}/{name}" for host in made for name in (SETS, *FILES)]
+    careful = [f"{host}/{name}" for host in made for name in FILES]
+    stale = [name for name in wanted if name not in all_files]
+    output.write_folder(folder, all_files, stale, report, careful=careful)
 
 
 def _write(chosen: argparse.Namespace, files: Files, at_boot: Files, report: Report) -> None:
@@ -123,18 +189,24 @@ def _check(chosen: argparse.Namespace) -> int:
     from policylang import pipeline
 
     report = Report()
-    source = _source(chosen.file, report)
-    ruleset = None
-    if source is not None:
-        ruleset = pipeline.ruleset_of(source, report, parameters=chosen.parameters)
-    if ruleset is not None:
-        for target in TARGETS if chosen.target is None else (chosen.target,):
-            pipeline.artifact_of(ruleset, target, report)
-    if chosen.format == "json":
-        print(as_json(report.in_order()), end="")
-        return _status(report)
-    show(report, chosen, sys.stderr)
-    if not report.has_errors:
+    source = _source(chosen, chosen.file, report)
+    loaded = None if source is None else pipeline.loaded_from(source, report, chosen.parameters)
+
+    def checked(one: Loaded, own: Report) -> None:
+        ruleset = pipeline.ruleset_of(one, own)
+        if ruleset is not None:
+            for target in TARGETS if chosen.target is None else (chosen.target,):
+                pipeline.artifact_of(ruleset, target, own)
+
+    if loaded is not None and loaded.here is None and loaded.hosts:
+        from policylang.cli.fleet import for_each_host
+
+        for_each_host(loaded, checked, report, shows_progress=chosen.format == "text")
+    elif loaded is not None:
+        checked(loaded, report)
+    is_text = chosen.format == "text"
+    show(report, chosen, sys.stderr if is_text else sys.stdout)
+    if is_text and not report.has_errors:
         counts = ", ".join(filter(None, ("no errors", summary(report.diagnostics))))
         print(f"{_called(chosen.file)}: {counts}")
     return _status(report)
@@ -144,7 +216,7 @@ def _lint(chosen: argparse.Namespace) -> int:
     from policylang.cli import linting
 
     report = Report()
-    sources = [(_called(file), _source(file, report)) for file in chosen.files]
+    sources = [(_called(file), _source(chosen, file, report)) for file in chosen.files]
     return linting.run(chosen, [(n, s) for n, s in sources if s is not None], report)
 
 
@@ -152,14 +224,14 @@ def _plan(chosen: argparse.Namespace) -> int:
     from policylang.cli import changing
 
     teller = Teller(chosen, _called(chosen.file))
-    return changing.plan(chosen, _source(chosen.file, teller.report), teller)
+    return changing.plan(chosen, _source(chosen, chosen.file, teller.report), teller)
 
 
 def _apply(chosen: argparse.Namespace) -> int:
     from policylang.cli import changing
 
     teller = Teller(chosen, _called(chosen.file))
-    return changing.apply(chosen, _source(chosen.file, teller.report), teller)
+    return changing.apply(chosen, _source(chosen, chosen.file, teller.report), teller)
 
 
 def _change(chosen: argparse.Namespace) -> int:
@@ -189,7 +261,7 @@ def _test(chosen: argparse.Namespace) -> int:
     from policylang.cli import testing
 
     report = Report()
-    sources = [(_called(file), _source(file, report)) for file in chosen.files]
+    sources = [(_called(file), _source(chosen, file, report)) for file in chosen.files]
     return testing.run(chosen, [(n, s) for n, s in sources if s is not None], report)
 
 
@@ -209,13 +281,31 @@ def _verify(chosen: argparse.Namespace) -> int:
     from policylang.cli import verifying
 
     teller = Teller(chosen, _called(chosen.file))
-    return verifying.verify(chosen, _source(chosen.file, teller.report), teller)
+    return verifying.verify(chosen, _source(chosen, chosen.file, teller.report), teller)
 
 
 def _diff(chosen: argparse.Namespace) -> int:
     from policylang.cli import diffing
 
     return diffing.run(chosen, Report())
+
+
+def _golden(chosen: argparse.Namespace) -> int:
+    from policylang.cli import golden
+
+    return golden.run(chosen, Report())
+
+
+def _review(chosen: argparse.Namespace) -> int:
+    from policylang.cli import golden_review
+
+    return golden_review.run(chosen, Report())
+
+
+def _textconv(chosen: argparse.Namespace) -> int:
+    from policylang.cli import golden_textconv
+
+    return golden_textconv.run(chosen)
 
 
 def _why(chosen: argparse.Namespace) -> int:
@@ -281,8 +371,16 @@ def _explain(chosen: argparse.Namespace) -> int:
     return DONE
 
 
-def _source(file: str, report: Report) -> pipeline.Source | None:
-    """What to compile; None, reported, where standard input is closed or no text."""
+def _source(chosen: argparse.Namespace, file: str, report: Report) -> pipeline.Source | None:
+    """What to compile; None, reported, where something that is named cannot be read."""
+    from policylang.cli.given import given
+
+    policy, besides = _policy(file, report), given(chosen, report)
+    return None if policy is None or besides is None else besides.to(policy)
+
+
+def _policy(file: str, report: Report) -> Path | pipeline.Text | None:
+    """The policy; None, reported, where standard input is closed or no text."""
     from policylang.pipeline import Text
 
     if file != STDIN:

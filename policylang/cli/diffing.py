@@ -12,10 +12,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from policylang.cli.given import Given, given
+from policylang.cli.matrices import left_out
 from policylang.cli.options import CHANGES, DONE, REFUSED
 from policylang.cli.render import json_place
 from policylang.cli.revisions import Revision, both_ends
-from policylang.cli.subjects import Subject, in_same_words, of_revision, subject_of
+from policylang.cli.subjects import (
+    Subject,
+    families_of,
+    in_same_words,
+    of_revision,
+    subject_of,
+)
 from policylang.cli.teller import show, wants_color
 from policylang.cli.visible import visible
 from policylang.diagnostics import Report
@@ -40,6 +48,11 @@ class Compared:
     new: Subject
     differences: Differences
 
+    @property
+    def families(self) -> tuple[int, ...]:
+        """The families of which both tell; of others nothing is said."""
+        return families_of(self.old, self.new)
+
     def told(self, change: Change) -> Told:
         """A change in words."""
         from policylang.analysis.reviewing import tell
@@ -53,7 +66,14 @@ def run(chosen: argparse.Namespace, report: Report) -> int:
     2 where there is a difference, or with `--fail-on opened` where anything is allowed that was
     not; 1 where something cannot be read.
     """
-    compared = _compared(chosen, report)
+    besides, own = given(chosen, report), Report()
+    compared = None if besides is None else compare(chosen, besides, own)
+    if besides is not None and any(d.code == "which-host" for d in own.diagnostics):
+        from policylang.cli import site_diffs
+
+        if site_diffs.is_between_sites(chosen, besides):
+            return site_diffs.run(chosen, besides, report)
+    report.take(own)
     show(report, chosen, sys.stderr)
     if compared is None or report.has_errors:
         return REFUSED
@@ -64,29 +84,36 @@ def run(chosen: argparse.Namespace, report: Report) -> int:
         case "markdown":
             from policylang.cli.markdown import review
 
-            old, new = compared.old.name, compared.new.name
-            _print(review(old, new, compared.differences, compared.told, most=most))
+            title = f"{compared.old.name} → {compared.new.name}"
+            print_lines(review(title, compared.differences, compared.told, most=most))
+            if note := left_out(compared.families):
+                print_lines(("", note))
         case _:
             color = wants_color(chosen.color, sys.stdout)
-            _print(_Lines(color, most).of(compared))
+            print_lines(Lines(color, most).of(compared))
     found = compared.differences
     fails = found.opens if chosen.fail_on == "opened" else bool(found.changes)
     return CHANGES if fails else DONE
 
 
-def _print(lines: Iterable[str]) -> None:
+def print_lines(lines: Iterable[str]) -> None:
     for line in lines:
         print(line)
 
 
-def _compared(chosen: argparse.Namespace, report: Report) -> Compared | None:
+def compare(chosen: argparse.Namespace, besides: Given, report: Report) -> Compared | None:
+    """What both sides do differently; None, reported, where that cannot be told."""
     from policylang.analysis.diagram import Space, TooLargeError
     from policylang.analysis.differences import differences
 
-    subjects = _subjects(chosen, report)
-    if subjects is None:
+    old, new = (_subject(side, besides, chosen, report) for side in sides_of(chosen))
+    if old is None or new is None:
         return None
-    old, new = subjects
+    if not families_of(old, new):
+        message = f"`{old.name}` and `{new.name}` have rules of two families: nothing is in both"
+        help_ = "name the rules for IPv4 and those for IPv6, with a comma between, on both sides"
+        report.add("unreadable-rules", message, None, help=help_)
+        return None
     try:
         found = differences(*in_same_words(old, new), Space())
     except TooLargeError:
@@ -100,31 +127,29 @@ def _compared(chosen: argparse.Namespace, report: Report) -> Compared | None:
     return Compared(old, new, found)
 
 
-def _subjects(chosen: argparse.Namespace, report: Report) -> tuple[Subject, Subject] | None:
-    """Both sides, each read whatever is wrong with the other; errors say in which they are."""
+def sides_of(chosen: argparse.Namespace) -> Sequence[str | Revision]:
+    """What is compared, the old side first."""
     if chosen.rev is None:
         sides: Sequence[str | Revision] = chosen.subjects
-    else:
-        (file,) = chosen.subjects
-        path = file if Path(file).is_absolute() else f"./{file}"
-        first, second = both_ends(chosen.rev)
-        now = file if second is None else Revision(second, path, file)
-        sides = (Revision(first, path, file), now)
-    old, new = (_subject(side, chosen, report) for side in sides)
-    return None if old is None or new is None else (old, new)
+        return sides
+    (file,) = chosen.subjects
+    path = file if Path(file).is_absolute() else f"./{file}"
+    first, second = both_ends(chosen.rev)
+    return Revision(first, path, file), file if second is None else Revision(second, path, file)
 
 
 def _subject(
-    side: str | Revision, chosen: argparse.Namespace, report: Report
+    side: str | Revision, besides: Given, chosen: argparse.Namespace, report: Report
 ) -> Subject | None:
+    """One side, read whatever is wrong with the other; errors say in which they are."""
     own = Report()
     parameters: Mapping[str, str] = chosen.parameters
     if isinstance(side, Revision):
         called = side.text
-        found = of_revision(side, own, parameters=parameters)
+        found = of_revision(side, own, parameters=parameters, given=besides)
     else:
         called = side
-        found = subject_of(side, own, parameters=parameters, netns=chosen.netns)
+        found = subject_of(side, own, parameters=parameters, netns=chosen.netns, given=besides)
     report.take(_placed(own, called))
     return found
 
@@ -156,7 +181,7 @@ def _placed(report: Report, called: str) -> Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _Lines:
+class Lines:
     """Lines for a terminal, `most` changes of a kind."""
 
     color: bool
@@ -176,6 +201,8 @@ class _Lines:
                 yield from self._change(compared.told(change))
             if len(found) > len(shown):
                 yield f"  … and {len(found) - len(shown)} more: `--all` shows them"
+        if note := left_out(compared.families):
+            yield from ("", note)
 
     def _change(self, told: Told) -> Iterator[str]:
         change = told.change
@@ -209,7 +236,8 @@ class _Lines:
 def as_json(compared: Compared) -> dict[str, object]:
     """One object; its keys are stable, and always there.
 
-    `version` (1), `old` and `new` (what they are called), `differs`, `opens` (whether anything is
+    `version` (1), `old` and `new` (what they are called), `families` (4, 6: those of which both
+    tell), `differs`, `opens` (whether anything is
     allowed that was not, or under wider conditions), and `changes`, what opens first. Each change
     has `kind` (opened, loosened, tightened, reconditioned, closed, answered, translated, helped,
     marked, logged, collected, treated), `way` (inbound, forward, outbound), `first` (whether the
@@ -224,6 +252,7 @@ def as_json(compared: Compared) -> dict[str, object]:
         "version": 1,
         "old": compared.old.name,
         "new": compared.new.name,
+        "families": list(compared.families),
         "differs": bool(compared.differences.changes),
         "opens": compared.differences.opens,
         "changes": [_change_as_json(compared.told(one)) for one in compared.differences.changes],

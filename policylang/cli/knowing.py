@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from policylang import pipeline
@@ -22,12 +21,13 @@ from policylang.apply.nft_listing import SWITCH, ListedRule
 from policylang.apply.written import WrittenLine, written
 from policylang.backends.base import Artifact
 from policylang.cli.changing import site_of
+from policylang.cli.given import given
+from policylang.cli.kept_texts import laid_out
 from policylang.cli.subjects import NFT, artifact_in_record, in_force, machine_of_artifact
 from policylang.diagnostics import Report
 from policylang.ir.ruleset import AddressTest
 from policylang.lower.stateful import lower
 from policylang.source import SourceFile
-from policylang.syntax.loader import load
 
 if TYPE_CHECKING:
     from policylang.syntax.tree import Loaded
@@ -77,7 +77,10 @@ def known_of(chosen: argparse.Namespace, report: Report) -> Known | None:
 def _of_policy(chosen: argparse.Namespace, report: Report) -> Known | None:
     own = Report()
     path = Path(chosen.policy)
-    loaded = load(path, own, chosen.parameters)
+    besides = given(chosen, report)
+    if besides is None:
+        return None
+    loaded = pipeline.loaded_from(besides.to(path), own, chosen.parameters)
     policy = pipeline.meant_by(loaded, own)
     ruleset = None if policy is None else pipeline.optimised(lower(policy, own), own)
     target = chosen.target or NFT
@@ -105,7 +108,7 @@ def _of_record(chosen: argparse.Namespace, report: Report) -> Known | None:
     if machine is None or sources is None or kept is None:
         return None
     lines = tuple(written(artifact))
-    loaded = _read_again(sources, dict(kept.parameters))
+    loaded = _read_again(sources, dict(kept.parameters), kept.host or None)
     known = Known(f"generation {number}", artifact, machine, (), lines, loaded=loaded)
     live = members.listed(None, Report(), netns=chosen.netns) or ()
     known = replace(_as_listed(known, Report()), live=tuple(live))
@@ -114,19 +117,14 @@ def _of_record(chosen: argparse.Namespace, report: Report) -> Known | None:
     return _with_handles(known, chosen.netns) if is_in_force else known
 
 
-def _read_again(files: Sequence[SourceFile], parameters: dict[str, str]) -> Loaded | None:
+def _read_again(
+    files: Sequence[SourceFile], parameters: dict[str, str], host: str | None
+) -> Loaded | None:
     """The policy of a generation, as far as its texts were kept: for the names of its sets."""
-    if not files:
-        return None
-    with TemporaryDirectory(prefix="policylang-") as folder:
-        for file in files:
-            path = Path(folder, file.name)
-            if ".." in path.parts or not path.is_relative_to(folder):
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(file.text, encoding="utf-8")
-        first = Path(folder, files[0].name)
-        return load(first, Report(), parameters) if first.exists() else None
+    with laid_out(files) as path:
+        if path is None:
+            return None
+        return pipeline.loaded_from(pipeline.OfHost(path, host), Report(), parameters)
 
 
 def _as_listed(known: Known, report: Report) -> Known:

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from policylang.cli.formats import placed
 from policylang.cli.options import CHANGES, DONE, REFUSED
-from policylang.cli.render import as_json, summary
+from policylang.cli.render import summary
 from policylang.cli.teller import show
 from policylang.diagnostics import Report
 
@@ -26,14 +27,13 @@ def run(chosen: argparse.Namespace, sources: Iterable[tuple[str, Source]], repor
     for name, source in sources:
         own = Report()
         lint(name, source, chosen.parameters, own)
-        found.append((name, _without(own, chosen.allow)))
+        found.append((name, placed(_without(own, chosen.allow), name, chosen.format)))
     for _, own in found:
         report.take(own)
     codes = {diagnostic.code for diagnostic in report.diagnostics}
-    if chosen.format == "json":
-        print(as_json(report.in_order()), end="")
-    else:
-        show(report, chosen, sys.stderr)
+    is_text = chosen.format == "text"
+    show(report, chosen, sys.stderr if is_text else sys.stdout)
+    if is_text:
         for name, own in found:
             counts = summary(own.diagnostics)
             print(f"{name}: {counts or 'nothing found'}")
@@ -59,6 +59,11 @@ def lint(name: str, source: Source, parameters: dict[str, str], report: Report) 
     from policylang.optimise import optimise
 
     loaded = pipeline.loaded_from(source, report, parameters)
+    if loaded.hosts and loaded.here is None and not report.has_errors:
+        from policylang.cli.fleet import for_each_host
+
+        for_each_host(loaded, lambda one, own: lint(name, one, parameters, own), report)
+        return
     policy = pipeline.meant_by(loaded, report)
     if policy is None:
         return

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from types import ModuleType
 from typing import Any, NoReturn
 
+from policylang.cli import descriptions
+
 FORMATTER = argparse.RawDescriptionHelpFormatter
+EVERY_FORMAT = ("text", "json", "github", "sarif")  # of commands that reviews are made of
 DONE, REFUSED, INTERNAL = 0, 1, 3  # exit statuses
 CHANGES = 2  # of commands whose answer may be "no" or "differs", as others' tools have it
 
@@ -18,6 +22,23 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(REFUSED, f"{self.prog}: {message}\n{self.format_usage()}")
+
+
+def add_command(
+    commands: Any, name: str, text: str, *, of: str = "", said: ModuleType = descriptions
+) -> argparse.ArgumentParser:
+    """A command, with what a module says of it under its name; `of` is what it belongs to.
+
+    `commands` is where argparse keeps commands. Raises AttributeError for one without description.
+    """
+    called = "_".join(part for part in (of, name) if part).upper().replace("-", "_")
+    added: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=getattr(said, called),
+        epilog=getattr(said, f"{called}_EXAMPLES", None),
+    )
+    return added
 
 
 def add_flavour(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +69,17 @@ def add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="the policy; `-` reads standard input")
 
 
+def add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="a policy; `-` reads standard input"
+    )
+
+
+def add_subject(parser: argparse.ArgumentParser, which: str) -> None:
+    text = f"a policy; `-` reads standard input. Or rules of any origin{which}"
+    parser.add_argument("file", metavar="FILE", help=text)
+
+
 def add_pattern(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("pattern", nargs="?", metavar="PATTERN", help=what)
     parser.add_argument(
@@ -56,6 +88,12 @@ def add_pattern(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def add_parameters(parser: argparse.ArgumentParser) -> None:
+    """What a policy is given from outside: the values of its parameters, and its host."""
+    add_values(parser)
+    add_host(parser)
+
+
+def add_values(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-D",
         dest="parameters",
@@ -64,6 +102,23 @@ def add_parameters(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=_parameter,
         help="the value of a parameter that the policy declares by `param`; may be repeated",
+    )
+
+
+def add_host(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--host", metavar="NAME", help="which of its hosts, where the policy has several"
+    )
+    add_inventory(parser)
+
+
+def add_inventory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--inventory",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="hosts and sets of hosts that are declared beside the policy; may be repeated",
     )
 
 
@@ -82,11 +137,12 @@ def add_look(
     *,
     formats: tuple[str, ...] = ("text", "json"),
 ) -> None:
+    elsewhere = ", as commands for GitHub Actions, or as SARIF" if "sarif" in formats else ""
     parser.add_argument(
         "--format",
         choices=formats,
         default="text",
-        help=f"{what} as text, or as JSON {place} (text)",
+        help=f"{what} as text, or as JSON{elsewhere} {place} (text)",
     )
     parser.add_argument(
         "--color",
@@ -94,3 +150,11 @@ def add_look(
         default="auto",
         help="colour in messages; auto asks the terminal, NO_COLOR and FORCE_COLOR (auto)",
     )
+
+
+def add_answer_look(
+    parser: argparse.ArgumentParser, what: str, *, formats: tuple[str, ...] = ("text", "json")
+) -> None:
+    """The same of a command that answers on standard output, and tells what is wrong elsewhere."""
+    place = "on standard output, messages on standard error"
+    add_look(parser, place, f"{what} and messages", formats=formats)

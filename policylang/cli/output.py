@@ -74,23 +74,40 @@ def write_folder(
 ) -> None:
     """Put all files in place, and then delete those of `stale` that an earlier compile made.
 
+    Names may have folders of their own in them, `web1/rules.v4`.
     Nothing is replaced or deleted before every file is on the disk, and nothing at all where a
     file of `careful`, whose name others use as well, is not ours. Reports `cannot-write`.
     """
     with _told(folder, report):
-        folder.mkdir(parents=True, exist_ok=True)
+        for parent in {(folder / name).parent for name in files}:
+            parent.mkdir(parents=True, exist_ok=True)
         for path in (folder / name for name in files if name in careful):
-            if path.exists() and not _is_ours(path):
+            if path.exists() and not is_ours(path):
                 message = f"cannot write `{path}`: it is there, and policylang did not make it"
                 report.add("cannot-write", message, None)
                 return
         _replace(
             {folder / name: text for name, text in files.items()},
-            [folder / name for name in stale if _is_ours(folder / name)],
+            [folder / name for name in stale if is_ours(folder / name)],
         )
 
 
-def _is_ours(path: Path) -> bool:
+def write_files(files: Mapping[Path, str], stale: Collection[Path], report: Report) -> None:
+    """Put files in place, wherever they are, and then delete those of `stale`; see `write_folder`.
+
+    Folders are made, and removed again where nothing is left in them. Reports `cannot-write`.
+    """
+    first = next(iter([*files, *stale]), Path())
+    with _told(first, report):
+        for path in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(files, stale)
+        for folder in sorted({path.parent for path in stale}, reverse=True):
+            with contextlib.suppress(OSError):  # something is left in it
+                folder.rmdir()
+
+
+def is_ours(path: Path) -> bool:
     """Whether a file says at its head that policylang made it."""
     try:
         with path.open("rb") as file:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from policylang.cli.matrices import OF_IPV4, WIDTH
+from policylang.cli.given import given
+from policylang.cli.matrices import WIDTH, left_out
 from policylang.cli.options import CHANGES, DONE, REFUSED
 from policylang.cli.render import json_place
 from policylang.cli.teller import show
 from policylang.cli.visible import visible
 from policylang.diagnostics import Report
-from policylang.source import SourceFile
+from policylang.source import SourceFile, Span
 
 if TYPE_CHECKING:
     from policylang.analysis.answers import Told
@@ -38,7 +39,7 @@ class Questioned:
     policy: Policy
     machine: Machine
     is_policy: bool
-    is_of_ipv4: bool = False  # iptables-save of one family
+    families: tuple[int, ...] = (4, 6)  # one alone of what iptables-save or ip6tables-save wrote
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,11 @@ def run(chosen: argparse.Namespace, report: Report) -> int:
         SourceFile("question" if len(texts) == 1 else f"question {n}", text)
         for n, text in enumerate(texts, 1)
     )
-    found = _questioned(chosen, files, report)
+    own = Report()
+    found = _questioned(chosen, files, own)
+    if any(one.code == "which-host" for one in own.diagnostics) and not chosen.matrix:
+        return _of_site(chosen, files, report)
+    report.take(own)
     status = REFUSED
     if found is not None and not report.has_errors:
         try:
@@ -83,6 +88,23 @@ def run(chosen: argparse.Namespace, report: Report) -> int:
     return REFUSED if report.has_errors else status
 
 
+def _of_site(chosen: argparse.Namespace, questions: tuple[SourceFile, ...], report: Report) -> int:
+    """Ask all hosts of a policy, along the way of the packets."""
+    from policylang.analysis.diagram import TooLargeError
+    from policylang.cli import sites
+
+    try:
+        status, lines = sites.answer(chosen, questions, report)
+    except TooLargeError:
+        message = f"the hosts of `{chosen.file}` make too many different packets to be told apart"
+        report.add("too-large", message, None, help="`--host NAME` asks one of them")
+        status, lines = REFUSED, []
+    show(report, chosen, sys.stderr)
+    if lines:
+        print("\n".join(lines))
+    return status
+
+
 # --- what is asked, and of what ---------------------------------------------------------------
 
 
@@ -93,8 +115,11 @@ def _questioned(
     from policylang import pipeline
     from policylang.cli import subjects
 
+    besides = given(chosen, report)
+    if besides is None:
+        return None
     found = subjects.subject_of(
-        chosen.file, report, parameters=chosen.parameters, questions=questions
+        chosen.file, report, parameters=chosen.parameters, questions=questions, given=besides
     )
     if found is None:
         return None
@@ -103,10 +128,7 @@ def _questioned(
     policy = pipeline.questions_of(questions, report)
     if policy is None:
         return None
-    is_of_ipv4 = found.target == subjects.IPTABLES and not any(
-        6 in base.families for base in found.machine.bases
-    )
-    return Questioned(policy, found.machine, is_policy=False, is_of_ipv4=is_of_ipv4)
+    return Questioned(policy, found.machine, is_policy=False, families=found.families)
 
 
 def _answered(
@@ -118,11 +140,12 @@ def _answered(
 
     tests = found.policy.tests[len(found.policy.tests) - len(texts) :] if texts else ()
     questions = [expectation.asked for test in tests for expectation in test.expectations]
+    if chosen.matrix:
+        _check_columns(questions, report)
     asker = asking(found.policy, questions, report)
     if report.has_errors:
         return REFUSED
-    families = (4,) if found.is_of_ipv4 else (4, 6)
-    beginnings = Beginnings(found.machine, asker.tests, found.policy.zones, families)
+    beginnings = Beginnings(found.machine, asker.tests, found.policy.zones, found.families)
     names = names_of(found.policy, asker.tests, questions)
     if chosen.matrix:
         return _table(found, questions, texts, asker, beginnings, chosen)
@@ -132,12 +155,27 @@ def _answered(
         for text, asked in zip(texts, questions, strict=True)
     ]
     if chosen.format == "json":
-        print(json.dumps(answers_as_json(answers, families), indent=2))
+        print(json.dumps(answers_as_json(answers, found.families), indent=2))
     else:
-        print("\n\n".join("\n".join(map(_folded, _lines(one))) for one in answers))
-        if found.is_of_ipv4:
-            print(f"\n{OF_IPV4}")
+        print("\n\n".join("\n".join(map(folded, _lines(one))) for one in answers))
+        if note := left_out(found.families):
+            print(f"\n{note}")
     return DONE if all(one.answer == "yes" for one in answers) else CHANGES
+
+
+def _check_columns(questions: Iterable[PolicyRule], report: Report) -> None:
+    """Report `wrong-end` where what stands for a service says where it goes as well."""
+    from policylang.model.types import AnyEnd, Conditions, EndList
+
+    anywhere = (EndList((AnyEnd(),)),)
+    for asked in questions:
+        ends = (asked.source.lists, asked.destination.lists)
+        if ends != (anywhere, anywhere) or asked.conditions != Conditions():
+            file = asked.span.file
+            own = Span(file, 0, len(file.text) - len(_ANYWHERE))
+            message = f"`{own.text}` is no service: the table has ends of its own"
+            help_ = "name services and ports alone, as in `--services ssh,http,dns`"
+            report.add("wrong-end", message, own, help=help_)
 
 
 def _table(
@@ -160,7 +198,7 @@ def _table(
     services = services or (Service("all", (Traffic(),)),)
     zones = found.policy.zones if found.is_policy else interfaces_of(found.machine)
     rows = tuple(matrix(zones, services, asker, beginnings))
-    matrices.tell(rows, services, chosen, is_of_ipv4=found.is_of_ipv4)
+    matrices.tell(rows, services, chosen, found.families)
     return DONE
 
 
@@ -201,13 +239,13 @@ def _lines(answered: Answered) -> Iterator[str]:
         yield "  says `yes` or `partly` at most"
     for one in answered.parts:
         yield ""
-        yield from _part_lines(one)
+        yield from part_lines(one)
     if answered.left_out:
         yield ""
         yield f"  … and {answered.left_out} parts more; `--all` shows them"
 
 
-def _folded(line: str) -> str:
+def folded(line: str) -> str:
     """A line as several where it is wider than a page; words stay whole."""
     return "\n".join(
         wrap(
@@ -220,7 +258,7 @@ def _folded(line: str) -> str:
     )
 
 
-def _part_lines(one: Told) -> Iterator[str]:
+def part_lines(one: Told) -> Iterator[str]:
     phrases = (one.rest,) if one.is_rest else one.phrases
     mark = f"{one.part.answer:<6}"
     for phrase in phrases:
@@ -267,7 +305,7 @@ def answers_as_json(answers: list[Answered], families: tuple[int, ...]) -> dict[
                 "question": one.question,
                 "answer": str(one.answer),
                 "understood": one.is_understood,
-                "parts": [_part_as_json(part) for part in one.parts],
+                "parts": [part_as_json(part) for part in one.parts],
             }
             for one in answers
         ],
@@ -277,7 +315,7 @@ def answers_as_json(answers: list[Answered], families: tuple[int, ...]) -> dict[
 _PATHS = {"input": "inbound", "forward": "forward", "output": "outbound"}
 
 
-def _part_as_json(one: Told) -> dict[str, object]:
+def part_as_json(one: Told) -> dict[str, object]:
     from policylang.analysis.wording import cube_values
 
     span = None if one.origin is None else one.origin.span

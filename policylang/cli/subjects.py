@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from policylang.cli.given import NOTHING, Given
 from policylang.cli.revisions import Revision, laid_out, revision_of
 from policylang.diagnostics import Report
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from policylang.backends.base import Artifact
     from policylang.ir.ruleset import Ruleset
     from policylang.model.policy import Policy
-    from policylang.pipeline import Source
+    from policylang.pipeline import Source, Text
     from policylang.source import SourceFile
 
 LIVE, GENERATION = "live", "generation"
@@ -31,6 +32,7 @@ _GENERATION = re.compile(r"[0-9]{1,9}")
 STDIN, STDIN_NAME = "-", "<stdin>"
 RULES_V4, RULES_V6, SETS = "rules.v4", "rules.v6", "sets.ipset"  # of a compile to a folder
 NFT, IPTABLES = "nft", "iptables"
+MOST_HEAD_LINES = 5  # of a file, in which its program says its name
 
 _READABLE = "`nft -j list ruleset`, `iptables-save` and `ip6tables-save` write what can be read"
 
@@ -40,7 +42,7 @@ class Subject:
     """`name` is what lines call it, `names` what it calls things.
 
     `policy` and `ruleset` are there where it is a policy. Else it is rules of `target` as a kernel
-    has them, or had, and `machine` is in that target's words.
+    has them, or had, and `machine` is in that target's words. Of other `families` it tells nothing.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Subject:
     policy: Policy | None = None
     ruleset: Ruleset | None = None
     target: str | None = None
+    families: tuple[int, ...] = (4, 6)
 
 
 def subject_of(
@@ -58,6 +61,7 @@ def subject_of(
     parameters: Mapping[str, str],
     netns: str | None = None,
     questions: tuple[SourceFile, ...] = (),
+    given: Given = NOTHING,
 ) -> Subject | None:
     """What words of the command line name; None, with errors in the report, where it is nothing.
 
@@ -76,8 +80,10 @@ def subject_of(
             return _saved(words.split(","), words, report)
         revision = revision_of(words)
         if revision is not None:
-            return of_revision(revision, report, parameters=parameters, questions=questions)
-    return _file(words, words, report, parameters, questions)
+            return of_revision(
+                revision, report, parameters=parameters, questions=questions, given=given
+            )
+    return _file(words, words, report, parameters, questions, given)
 
 
 def of_revision(
@@ -86,12 +92,13 @@ def of_revision(
     *,
     parameters: Mapping[str, str],
     questions: tuple[SourceFile, ...] = (),
+    given: Given = NOTHING,
 ) -> Subject | None:
     """A file as it is in a revision of git."""
     with laid_out(revision, report) as path:
         if path is None:
             return None
-        return _file(str(path), revision.text, report, parameters, questions)
+        return _file(str(path), revision.text, report, parameters, questions, given)
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -103,6 +110,7 @@ def _file(
     report: Report,
     parameters: Mapping[str, str],
     questions: tuple[SourceFile, ...],
+    given: Given,
 ) -> Subject | None:
     path = Path(words)
     if words != STDIN and path.is_dir() and (path / RULES_V4).exists():
@@ -123,10 +131,12 @@ def _file(
             return _script(text, called, report)
     called = STDIN_NAME if words == STDIN else called
     source = _source(words, data, called, report)
-    return None if source is None else _policy(source, called, report, parameters, questions)
+    if source is None:
+        return None
+    return _policy(given.to(source), called, report, parameters, questions)
 
 
-def _source(words: str, data: bytes, called: str, report: Report) -> Source | None:
+def _source(words: str, data: bytes, called: str, report: Report) -> Path | Text | None:
     """A policy that was read; None, with `not-utf8`, where it is no text and has no place to tell.
 
     What can be read only once (standard input, a pipe) is not read again.
@@ -246,7 +256,17 @@ def _of_texts(texts: list[str], called: str, report: Report) -> Subject | None:
         report.add("unreadable-rules", message, None, help=help_)
         return None
     v4, v6 = (*rules, "")[:2]
-    return _read(called, IPTABLES, lambda: read_iptables(v4, v6, "".join(sets)), report)
+    family = 6 if len(rules) == 1 and _is_for_ipv6(v4) else 4
+    if family == 6:
+        v4, v6 = v6, v4
+    found = _read(called, IPTABLES, lambda: read_iptables(v4, v6, "".join(sets)), report)
+    return found if found is None or len(rules) > 1 else replace(found, families=(family,))
+
+
+def _is_for_ipv6(rules: str) -> bool:
+    """Whether rules of iptables are for IPv6: the comment says so that their program writes."""
+    comments = (line for line in rules.splitlines()[:MOST_HEAD_LINES] if line.startswith("#"))
+    return any("ip6tables" in line for line in comments)
 
 
 def _script(text: str, called: str, report: Report) -> Subject | None:
@@ -356,14 +376,18 @@ def _listing_of(artifact: Artifact, report: Report) -> Listing | None:
 # --- two of them ------------------------------------------------------------------------------
 
 
-def in_same_words(one: Subject, other: Subject) -> tuple[Machine, Machine]:
+def in_same_words(
+    one: Subject, other: Subject, owners: Mapping[tuple[str, str], int] | None = None
+) -> tuple[Machine, Machine]:
     """The machines of two subjects with sets called alike, so that they can be compared.
 
     What is not a policy's is read with the names that the other's policy gives to its sets.
+    `owners` are the numbers of the users and groups that rules name, None: on this machine. A
+    family of which one of the two tells nothing is left out of both.
     """
     from policylang.analysis.modelled import machine_of
     from policylang.analysis.ours import as_asked, as_listed
-    from policylang.apply.proved import owners as owners_of
+    from policylang.apply.here import owners as owners_of
 
     target = one.target or other.target or NFT
     rulesets = [subject.ruleset for subject in (one, other) if subject.ruleset is not None]
@@ -375,9 +399,24 @@ def in_same_words(one: Subject, other: Subject) -> tuple[Machine, Machine]:
             # What a kernel has speaks of numbers of users, and has one target's lines alone.
             machine = subject.machine
             if is_here:
-                owners = owners_of(subject.ruleset)
-                machine = machine_of(subject.ruleset, target=target, owners=owners)
+                numbers = owners_of(subject.ruleset) if owners is None else owners
+                machine = machine_of(subject.ruleset, target=target, owners=numbers)
             return as_asked(machine, subject.ruleset, target)
         return as_listed(subject.machine, rulesets[0], target) if rulesets else subject.machine
 
-    return told(one), told(other)
+    known = families_of(one, other)
+    return _of_families(told(one), known), _of_families(told(other), known)
+
+
+def families_of(one: Subject, other: Subject) -> tuple[int, ...]:
+    """The families of which both subjects tell."""
+    return tuple(family for family in one.families if family in other.families)
+
+
+def _of_families(machine: Machine, families: tuple[int, ...]) -> Machine:
+    kept = (
+        replace(base, families=known)
+        for base in machine.bases
+        if (known := tuple(f for f in base.families if f in families))
+    )
+    return replace(machine, bases=tuple(kept))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -19,22 +19,22 @@ from policylang.diagnostics import Diagnostic, Report
 
 if TYPE_CHECKING:
     from policylang.analysis.proofs import ProvedTest, Shown
-    from policylang.ir.ruleset import Ruleset
     from policylang.model.expectations import Test
     from policylang.model.policy import Policy
     from policylang.pipeline import Source
+    from policylang.syntax.tree import Loaded
 
 _PASSED, _FAILED = "ok", "FAILED"
 
 
 @dataclass(frozen=True, slots=True)
 class _Tests:
-    """The chosen tests of a policy, and what they are proved against."""
+    """The chosen tests of a policy, and how they are proved; `policy` where it has one host."""
 
     name: str
-    policy: Policy
-    ruleset: Ruleset
     chosen: tuple[Test, ...]
+    prove: Callable[[Report], Iterator[ProvedTest]]
+    policy: Policy | None = None
 
 
 def run(chosen: argparse.Namespace, sources: Iterable[tuple[str, Source]], report: Report) -> int:
@@ -57,7 +57,8 @@ def run(chosen: argparse.Namespace, sources: Iterable[tuple[str, Source]], repor
     if chosen.kernel and not report.has_errors:
         from policylang.cli import playing
 
-        return playing.run([(t.name, t.policy, t.chosen) for t in found], chosen, report)
+        to_play = [(t.name, t.policy, t.chosen) for t in found if t.policy is not None]
+        return playing.run(to_play, chosen, report)
     results: list[tuple[_Tests, tuple[ProvedTest, ...]]] = []
     if not report.has_errors:
         for tests in found:
@@ -90,14 +91,49 @@ def _tests_of(
     from policylang.lower.stateful import lower
 
     own = Report()
-    policy = pipeline.policy_of(source, own, parameters=chosen.parameters)
+    loaded = pipeline.loaded_from(source, own, chosen.parameters)
+    if loaded.hosts and loaded.here is None and not chosen.kernel:
+        found = _of_site(name, loaded, chosen, own)
+        report.take(placed(own, name, chosen.format))
+        return found
+    policy = pipeline.meant_by(loaded, own)
     # Not optimised: each rule is of one statement, so that it can be told which one decided.
     ruleset = None if policy is None else lower(policy, own)
     report.take(placed(own, name, chosen.format))
     if policy is None or ruleset is None or own.has_errors:
         return None
     tests = tuple(t for t in policy.tests if chosen.name is None or _is_named(t, chosen.name))
-    return _Tests(name, policy, ruleset, tests)
+
+    def prove(report: Report) -> Iterator[ProvedTest]:
+        from policylang.analysis.proofs import prove_tests
+        from policylang.analysis.sessions import player
+
+        return prove_tests(policy, ruleset, tests, player(policy, ruleset), report)
+
+    return _Tests(name, tests, prove, policy)
+
+
+def _of_site(
+    name: str, loaded: Loaded, chosen: argparse.Namespace, report: Report
+) -> _Tests | None:
+    """The tests of a policy of several hosts: what they expect holds along the whole way."""
+    from policylang.analysis.sessions import player
+    from policylang.analysis.site_proofs import Proving, prove_site, tests_of
+    from policylang.cli.sites import with_rules
+
+    provings = [
+        Proving(host, ruleset, player(host.policy, ruleset))
+        for host, ruleset in with_rules(loaded, report)
+    ]
+    if report.has_errors:
+        return None
+    tests = {
+        key: by_host
+        for key, by_host in tests_of(provings).items()
+        if chosen.name is None or _is_named(next(iter(by_host.values())), chosen.name)
+    }
+    firsts = tuple(next(iter(by_host.values())) for by_host in tests.values())
+    return _Tests(name, firsts, lambda report: prove_site(provings, tests, report))
 
 
 def _is_named(test: Test, pattern: str) -> bool:
@@ -107,15 +143,12 @@ def _is_named(test: Test, pattern: str) -> bool:
 def _proved(tests: _Tests, chosen: argparse.Namespace, report: Report) -> Iterator[ProvedTest]:
     """What came of the tests of one policy, told as it is found; reports `too-large`."""
     from policylang.analysis.diagram import TooLargeError
-    from policylang.analysis.proofs import prove_tests
-    from policylang.analysis.sessions import player
 
     is_text = chosen.format == "text"
     if is_text:
         print(f"{tests.name}:{'' if tests.chosen else ' no tests'}")
     try:
-        play = player(tests.policy, tests.ruleset)
-        for tested in prove_tests(tests.policy, tests.ruleset, tests.chosen, play, report):
+        for tested in tests.prove(report):
             if is_text:
                 _tell(tested, chosen)
             yield tested

@@ -11,7 +11,7 @@ from policylang.ir.stages import Path
 from policylang.lower.by_address import by_address
 from policylang.lower.conditions import on_path
 from policylang.lower.paths import DESTINATION, LOOPBACK, SOURCE, Places, Reach, multicast
-from policylang.model.types import End, EndElement, SelfEnd, ZoneEnd
+from policylang.model.types import End, EndElement, HostEnd, SelfEnd, ZoneEnd
 from policylang.packets.cube import EVERYTHING, Cube
 from policylang.packets.fields import ADDRESS_TYPES, NAMES, AddressType, Field
 from policylang.packets.packetset import PacketSet, compact
@@ -41,7 +41,7 @@ def arriving(
     out = places.reach(destination, DESTINATION)
     return {
         Path.INPUT: compact(delivered(c, is_tcp=is_tcp) for c in start.others & goal.own),
-        Path.FORWARD: compact(passing(c, is_tcp=is_tcp) for c in start.others & goal.others),
+        Path.FORWARD: compact(passing(c, is_tcp=is_tcp) for c in start.passed & goal.passed),
         Path.OUTPUT: compact(map(_sent, start.own & out.others)),
     }
 
@@ -75,7 +75,7 @@ def dialled(places: Places, at: End | None) -> Reach:
             named = PacketSet.of(_dialled(places, element) for element in one.elements)
             taken = PacketSet.of(_dialled(places, element) for element in one.exceptions)
             met &= named - taken
-    return Reach(PacketSet.of(map(_beyond_loopback, met)), met)
+    return Reach(PacketSet.of(map(_beyond_loopback, met)), met, met)
 
 
 def delivered(cube: Cube, *, is_tcp: bool = False) -> Cube:
@@ -97,6 +97,8 @@ def _dialled(places: Places, element: EndElement) -> Cube:
             return Cube.of({Field.DADDR_TYPE: LOCAL})
         case ZoneEnd():
             return places.cube(element, DESTINATION) & Cube.of({Field.DADDR_TYPE: NOT_LOCAL})
+        case HostEnd():
+            return Cube.of({Field.DADDR: element.own})
         case _:
             return places.cube(element, DESTINATION)
 

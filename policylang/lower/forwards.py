@@ -23,7 +23,7 @@ from policylang.lower.conditions import (
 )
 from policylang.lower.expected import predicted
 from policylang.lower.hairpin import clients
-from policylang.lower.paths import SOURCE, Places, traffic_cube
+from policylang.lower.paths import SOURCE, Places, names_hosts, traffic_cube
 from policylang.lower.placing import Placed, why_nothing
 from policylang.lower.published import free_bit
 from policylang.model.policy import Policy
@@ -119,7 +119,7 @@ def forwardings(policy: Policy, places: Places, report: Report) -> tuple[Forward
             case _:
                 continue
         found.append(one)
-        if not any(one.cubes(path) for path in one.ends):
+        if not any(one.cubes(path) for path in one.ends) and not names_hosts(statement):
             report.add(
                 "matches-nothing",
                 "no packet can meet this statement",

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from policylang.model.translations import PortForward
-from policylang.model.types import AddressEnd, AnyEnd, End, EndElement, SelfEnd, Zone, ZoneEnd
+from policylang.model.types import (
+    AddressEnd,
+    AnyEnd,
+    End,
+    EndElement,
+    HostEnd,
+    SelfEnd,
+    Zone,
+    ZoneEnd,
+)
 
 
 def clients(forward: PortForward, zones: tuple[Zone, ...]) -> End:
@@ -28,6 +37,8 @@ def _is_part(element: EndElement, zone: Zone) -> bool:
             return False
         case ZoneEnd():
             return zone in element.within
+        case HostEnd() if not element.within:
+            return zone.networks is None or zone.networks.meets(element.others)
         case AddressEnd() if not element.within:
             return zone.networks is None or zone.networks.meets(element.addresses)
         case _:

@@ -20,7 +20,7 @@ from policylang.lower.conditions import (
     untold_by_answers,
 )
 from policylang.lower.mirroring import TURNED_PATH, mirrored, untold
-from policylang.lower.paths import Places, traffic_cube
+from policylang.lower.paths import Places, names_hosts, traffic_cube
 from policylang.lower.placing import why_nothing
 from policylang.lower.states import EXPECTED, ORIGINAL, REPLY, predicted_by, without_connection
 from policylang.model.policy import Policy
@@ -79,7 +79,7 @@ class _Queue:
     def check(self, report: Report) -> None:
         statement = self.statement
         opening = [c for path in Path for c, _ in self._opening(path)]
-        if not opening:
+        if not opening and not names_hosts(statement):
             ends = self.places.between(statement.source, statement.destination)
             report.add(
                 "matches-nothing",

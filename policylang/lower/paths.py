@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from policylang.ir.stages import Path
 from policylang.lower.address_tests import AddressTests
 from policylang.lower.conditions import on_path
+from policylang.model.translations import Treatment
 from policylang.model.types import (
     AddressEnd,
     AnyEnd,
@@ -16,7 +17,9 @@ from policylang.model.types import (
     EndList,
     Group,
     GroupEnd,
+    HostEnd,
     IpsecEnd,
+    PolicyRule,
     PublishedEnd,
     SelfEnd,
     SuffixEnd,
@@ -55,10 +58,14 @@ DESTINATION = Side(Field.OIF, Field.DADDR)
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What an end means: packets of this host, and packets of other machines."""
+    """What an end means: packets of this host, and packets of other machines.
+
+    `passed` are those of others that this host may pass on to others.
+    """
 
     own: PacketSet
     others: PacketSet
+    passed: PacketSet
 
 
 def multicast() -> Ranges:
@@ -86,7 +93,7 @@ class Places:
         start = self.reach(source, SOURCE)
         found = {
             Path.INPUT: start.others & goal.own,
-            Path.FORWARD: start.others & goal.others,
+            Path.FORWARD: start.passed & goal.passed,
             Path.OUTPUT: start.own & goal.others,
         }
         return {
@@ -114,20 +121,27 @@ class Places:
         An end that names groups and sends is whoever answers to one of them.
         """
         if side is SOURCE and any(isinstance(e, GroupEnd) for one in end.lists for e in _all(one)):
-            own = others = PacketSet()
+            own = others = passed = PacketSet()
             for group in (None, *Group):
                 found = self._reach(end, replace(SOURCE, asked_by=group))
                 own, others = own | found.own, others | found.others
-            return Reach(own, others)
+                passed |= found.passed
+            return Reach(own, others, passed)
         return self._reach(end, side)
 
     def _reach(self, end: End, side: Side) -> Reach:
         says_self = any(isinstance(e, SelfEnd) for one in end.lists for e in one.elements)
-        own = others = PacketSet((EVERYTHING,))
+        own = others = passed = PacketSet((EVERYTHING,))
         for one in end.lists:
             own &= self._own(one, side, says_self)
-            others &= self._others(one, side)
-        return Reach(own, others)
+            met = self._others(one, side)
+            others &= met
+            stays = tuple(e for e in one.elements if not _stays(e))
+            if len(stays) == len(one.elements):
+                passed &= met
+            else:
+                passed &= self._others(replace(one, elements=stays), side)
+        return Reach(own, others, passed)
 
     def _others(self, one: EndList, side: Side) -> PacketSet:
         named = PacketSet.of(compact(self.cube(e, side) for e in one.elements))
@@ -139,12 +153,16 @@ class Places:
         for element in one.elements:
             if isinstance(element, (AnyEnd, SelfEnd)):
                 named.append(EVERYTHING)
+            elif isinstance(element, HostEnd):
+                named.append(_own_cube(element, side))
             elif says_self and _may_be_own(element):
                 named.append(self.cube(element, side))
         taken: list[Cube] = []
         for element in one.exceptions:
             if isinstance(element, (AnyEnd, SelfEnd)):
                 taken.append(EVERYTHING)
+            elif isinstance(element, HostEnd):
+                taken.append(_own_cube(element, side))
             elif _may_be_own(element):
                 taken.append(self.cube(element, side))
         return PacketSet.of(compact(named)) - PacketSet.of(compact(taken))
@@ -160,6 +178,8 @@ class Places:
                 cube = zone_cube(element.zone, side)
             case AddressEnd():
                 cube = Cube.of({side.address: element.addresses})
+            case HostEnd():
+                cube = Cube.of({side.address: element.others})
             case GroupEnd():
                 cube = _group_cube(element.group, side)
             case DynamicEnd() | SuffixEnd():
@@ -174,9 +194,31 @@ class Places:
         return cube
 
 
+def names_hosts(statement: PolicyRule | Treatment) -> bool:
+    """Whether an end of a statement names hosts: it may well be about others than this one."""
+    ends = (getattr(statement, field.name) for field in fields(statement))
+    return any(
+        isinstance(element, HostEnd)
+        for end in ends
+        if isinstance(end, End)
+        for one in end.lists
+        for element in one.elements
+    )
+
+
 def _may_be_own(element: EndElement) -> bool:
     """Whether an element names its addresses whoever has them, this host too."""
     return not isinstance(element, (AnyEnd, SelfEnd, ZoneEnd, PublishedEnd)) and not element.within
+
+
+def _own_cube(element: HostEnd, side: Side) -> Cube:
+    """The packets of this host under those of its addresses by which the policy names it."""
+    return EMPTY if element.within else Cube.of({side.address: element.own})
+
+
+def _stays(element: EndElement) -> bool:
+    """Whether an element is another host of the policy for which this one is no gateway."""
+    return isinstance(element, HostEnd) and not element.is_passed
 
 
 def _unpublished(one: EndList) -> EndList:

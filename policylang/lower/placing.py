@@ -9,7 +9,7 @@ from policylang.ir.stages import Path
 from policylang.lower.before_routing import NOT_LOCAL
 from policylang.lower.by_address import by_address
 from policylang.lower.conditions import on_path, terms
-from policylang.lower.paths import Places, dialled_cube, traffic_cube
+from policylang.lower.paths import Places, dialled_cube, names_hosts, traffic_cube
 from policylang.model.types import PolicyRule, Traffic
 from policylang.packets.cube import Cube
 from policylang.packets.fields import Field
@@ -51,7 +51,7 @@ def place(
         met = [(on_path(cube & conditions, path), t.names_icmp) for cube, t in found]
         cubes[path] = compact(cube for cube, _ in met)
         naming[path] = compact(cube for cube, names_icmp in met if names_icmp)
-    if not any(cubes.values()):
+    if not any(cubes.values()) and not names_hosts(rule):
         report.add(
             "matches-nothing",
             "no packet can meet this rule",

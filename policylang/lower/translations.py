@@ -19,7 +19,7 @@ from policylang.lower.deciding import Decider, Decision, log_rule
 from policylang.lower.expected import predicted
 from policylang.lower.forwards import Forwarding
 from policylang.lower.names import log_prefix
-from policylang.lower.paths import DESTINATION, SOURCE, Places, traffic_cube, zone_cube
+from policylang.lower.paths import DESTINATION, SOURCE, Places, names_hosts, traffic_cube, zone_cube
 from policylang.lower.placing import why_nothing
 from policylang.lower.states import ORIGINAL, state
 from policylang.model.policy import Policy
@@ -135,7 +135,7 @@ def sources(
                 continue
         rules = tuple(decider.rules(decision, compact(cube & PLAIN for cube in cubes)))
         yield from rules
-        if isinstance(statement, SourceTranslation) and not rules:
+        if isinstance(statement, SourceTranslation) and not rules and not names_hosts(statement):
             ends = places.between(statement.source, statement.destination)
             report.add(
                 "matches-nothing",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from policylang.diagnostics import Report
 from policylang.model.policy import Policy
 from policylang.model.translations import PortForward, Redirect
-from policylang.model.types import AddressEnd, AnyEnd, End, Helper, PolicyRule, Verb
+from policylang.model.types import AddressEnd, AnyEnd, End, Helper, HostEnd, PolicyRule, Verb
 from policylang.packets.fields import FAMILY_ADDRESSES, UNIVERSE, Field
 from policylang.packets.values import Ranges
 
@@ -84,7 +84,11 @@ def _within(statement: _Allowing, helper: Helper) -> bool:
         ends.append(statement.at)
     for end in ends:
         for one in end.lists:
-            addresses = [e.addresses for e in one.elements if isinstance(e, AddressEnd)]
+            addresses = [
+                e.addresses if isinstance(e, AddressEnd) else e.own | e.others
+                for e in one.elements
+                if isinstance(e, (AddressEnd, HostEnd))
+            ]
             if len(addresses) == len(one.elements) and not any(
                 _of_other_families(a, helper) for a in addresses
             ):

@@ -27,7 +27,8 @@ from policylang.syntax.slips import MAC_HELP, looks_like_mac
 ADDRESS = "address"
 PORT = "port"
 MAC = "mac"
-KIND_WORDS = {ADDRESS: "addresses", PORT: "ports", MAC: "MAC addresses"}
+HOST = "host"
+KIND_WORDS = {ADDRESS: "addresses", PORT: "ports", MAC: "MAC addresses", HOST: "hosts"}
 
 DYNAMIC_SIZE = 65_535
 MOST_DYNAMIC_SIZE = 1 << 24
@@ -57,6 +58,7 @@ class Elements:
     report: Report
     _sets: dict[str, SetValue] = field(default_factory=dict)
     _zones: dict[str, Zone] = field(default_factory=dict)
+    _hosts: dict[str, Ranges] = field(default_factory=dict)
     _open: list[tree.Name] = field(default_factory=list)
 
     # --- single values ----------------------------------------------------------------------
@@ -179,6 +181,8 @@ class Elements:
     ) -> Ranges:
         """The values of the set that a name stands for, which must hold `kind`."""
         declaration = self.scope.find(name.text)
+        if isinstance(declaration, tree.HostDecl) and kind == ADDRESS:
+            return self.host_addresses(declaration, name)
         if not isinstance(declaration, tree.SetDecl):
             self.scope.unknown("unknown-name", wanted, name, tree.SetDecl, otherwise=otherwise)
             return Ranges()
@@ -186,7 +190,7 @@ class Elements:
         if value.at_run_time is not None:
             self._tell_dynamic(name, value.at_run_time)
             return Ranges()
-        if value.kind not in (kind, None):
+        if value.kind not in (kind, None) and (value.kind, kind) != (HOST, ADDRESS):
             self.report.add(
                 "wrong-kind",
                 f"`{name.text}` is a set of {KIND_WORDS[value.kind]}; expected a {wanted}",
@@ -321,6 +325,8 @@ class Elements:
                 return held.kind, held.pairs
             case tree.Name():
                 declaration = self.scope.find(element.text)
+                if isinstance(declaration, tree.HostDecl):
+                    return HOST, self.host_addresses(declaration, element)
                 if not isinstance(declaration, tree.SetDecl):
                     self.scope.unknown("unknown-name", "set", element, tree.SetDecl)
                     return None, ()
@@ -329,6 +335,48 @@ class Elements:
                     self._tell_dynamic(element, value.at_run_time)
                     return None, ()
                 return value.kind, value.values
+
+    # --- hosts ------------------------------------------------------------------------------
+
+    def host_addresses(self, declaration: tree.HostDecl, at: tree.Name) -> Ranges:
+        """The addresses of a host that is named `at` a place; reports `host-without-address`."""
+        found = self.host_value(declaration)
+        if not any(isinstance(item, tree.AddressItem) for item in declaration.items):
+            self.report.add(
+                "host-without-address",
+                f"host `{at.text}` has no address by which others could be told who it is",
+                at.span,
+                help=f"host {at.text} {{ address 192.0.2.1 }}",
+                labels=(Label(declaration.name.span, "declared here"),),
+            )
+        return found
+
+    def host_value(self, declaration: tree.HostDecl) -> Ranges:
+        """The addresses of a host; reports `host-address` and bad ones."""
+        name = declaration.name.text
+        if name not in self._hosts:
+            nodes = (
+                node
+                for item in declaration.items
+                if isinstance(item, tree.AddressItem)
+                for node in item.addresses
+            )
+            self._hosts[name] = Ranges.merged(
+                pair for node in nodes if (pair := self._own_address(node)) is not None
+            )
+        return self._hosts[name]
+
+    def _own_address(self, node: tree.Address) -> Range | None:
+        pair = self.address(node)
+        if pair is not None and (pair[0] != pair[1] or "/" in node.text):
+            self.report.add(
+                "host-address",
+                f"`{node.text}` is more than the address of one host",
+                node.span,
+                help="a network stands in a zone: `zone dmz { network 10.0.2.0/24 }`",
+            )
+            return None
+        return pair
 
     # --- zones ------------------------------------------------------------------------------
 

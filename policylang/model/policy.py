@@ -84,7 +84,8 @@ class Policy:
 
     `tests` mean nothing to the rules; `bogons` are the sources that `protect … against bogons`
     keeps out; `set_names` are what the
-    policy calls the sets it declares, for readable output.
+    policy calls the sets it declares, for readable output. `addresses` are those that it says the
+    host has that is meant, where it has several hosts.
     """
 
     statements: tuple[Statement, ...]
@@ -96,6 +97,7 @@ class Policy:
     dynamic_sets: tuple[DynamicSet, ...] = ()
     bogons: Ranges = field(default_factory=Ranges)
     tests: tuple[Test, ...] = ()
+    addresses: Ranges = field(default_factory=Ranges)
 
     @property
     def treatments(self) -> tuple[Treatment, ...]:

@@ -8,6 +8,8 @@ from policylang.diagnostics import Report
 from policylang.model.conditions import ConditionsReader
 from policylang.model.elements import ADDRESS, Elements
 from policylang.model.expectations import tests
+from policylang.model.host_ends import own_addresses
+from policylang.model.hosts import check_elsewhere
 from policylang.model.native import Chains, native_rule
 from policylang.model.options import Options
 from policylang.model.policy import Policy, Protect, Statement
@@ -53,12 +55,14 @@ def resolve(loaded: tree.Loaded, report: Report, native_chains: Chains | None = 
                 elements.set_value(declaration, declaration.name)
             case tree.ServiceDecl() | tree.ServiceGroup():
                 services.traffic_of(declaration, declaration.name)
+            case tree.HostDecl():
+                elements.host_value(declaration)
             case tree.RulesDecl():
                 draft = Context(used_at=(declaration.name,), is_draft=True)
                 for _ in rules.unfold(declaration.statements, draft):
                     pass
 
-    return Policy(
+    policy = Policy(
         tuple(_statements(loaded, rules, reader, native_chains or {}, report)),
         defaults(loaded, options, report),
         settings(items, options),
@@ -79,7 +83,10 @@ def resolve(loaded: tree.Loaded, report: Report, native_chains: Chains | None = 
             options,
             report,
         ),
+        own_addresses(elements),
     )
+    check_elsewhere(policy, loaded, report)
+    return policy
 
 
 def _statements(

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from policylang.diagnostics import Label, Report
 from policylang.model.conditions import ConditionsReader
-from policylang.model.elements import ADDRESS, KIND_WORDS, PORT, Elements
+from policylang.model.elements import ADDRESS, HOST, KIND_WORDS, PORT, Elements
+from policylang.model.host_ends import elsewhere_end, hosts_end
+from policylang.model.open_list import OpenList
 from policylang.model.options import Options
 from policylang.model.scope import Scope, cycle, kind_of
-from policylang.model.services import Services, icmp_traffic, icmp_types
+from policylang.model.services import Services, icmp_types
 from policylang.model.types import (
     AddressEnd,
     AnyEnd,
@@ -30,7 +32,7 @@ from policylang.model.types import (
     Zone,
     ZoneEnd,
 )
-from policylang.packets.values import Range, Ranges
+from policylang.packets.values import Ranges
 from policylang.syntax import tree
 
 RuleStatement = tree.RuleNode | tree.UseNode | tree.TrafficBlock
@@ -220,7 +222,7 @@ class Rules:
         With `has_notes`, what there is to know of a service is told: `service-note`.
         """
         traffic: list[Traffic] = []
-        current: _OpenList | None = None
+        current: OpenList | None = None
 
         def close() -> None:
             if current is not None:
@@ -233,13 +235,13 @@ class Rules:
             current = None
             match element:
                 case tree.PortsWhat():
-                    current = _OpenList(element.protocol, element)
+                    current = OpenList(element.protocol, element)
                     self._add_ports(current, element.element)
                 case tree.IcmpWhat():
-                    current = _OpenList(element.protocol, element)
+                    current = OpenList(element.protocol, element)
                     self._add_icmp(current, element.type)
                 case tree.ProtocolWhat():
-                    current = _OpenList("protocol", element)
+                    current = OpenList("protocol", element)
                     self._add_protocol(current, element.protocol)
                 case tree.Keyword():
                     traffic.append(Traffic())
@@ -265,7 +267,7 @@ class Rules:
         close()
         return tuple(traffic)
 
-    def _continues(self, current: _OpenList, element: tree.WhatElement) -> bool:
+    def _continues(self, current: OpenList, element: tree.WhatElement) -> bool:
         """Whether an element goes on with the list that is open; if so it is taken in."""
         if current.wants_exception:
             current.wants_exception = False
@@ -297,7 +299,7 @@ class Rules:
                 return False
         return True
 
-    def _continues_by_name(self, current: _OpenList, name: tree.Name) -> bool:
+    def _continues_by_name(self, current: OpenList, name: tree.Name) -> bool:
         """An undeclared word behind a list of types or protocols may be one of those."""
         if current.protocol in ("icmp", "icmpv6"):
             if name.text in icmp_types(current.protocol):
@@ -308,7 +310,7 @@ class Rules:
             return True
         return False
 
-    def _add_exception(self, current: _OpenList, element: tree.WhatElement) -> None:
+    def _add_exception(self, current: OpenList, element: tree.WhatElement) -> None:
         """Take the first element behind `except`, which cannot start anything new."""
         if isinstance(element, (tree.Number, tree.NumberRange, tree.Name)):
             self._add_ports(current, element)
@@ -321,7 +323,7 @@ class Rules:
             )
 
     def _add_ports(
-        self, current: _OpenList, node: tree.Number | tree.NumberRange | tree.Name
+        self, current: OpenList, node: tree.Number | tree.NumberRange | tree.Name
     ) -> None:
         """Take in a port, a range, or a set of ports; reports names of anything else."""
         if isinstance(node, tree.Name):
@@ -330,12 +332,12 @@ class Rules:
         elif (port := self.elements.port(node)) is not None:
             current.add(port)
 
-    def _add_icmp(self, current: _OpenList, node: tree.Number | tree.Name) -> None:
+    def _add_icmp(self, current: OpenList, node: tree.Number | tree.Name) -> None:
         number = self.services.icmp_type(current.protocol, node)
         if number is not None:
             current.add((number, number))
 
-    def _add_protocol(self, current: _OpenList, node: tree.Number | tree.Name) -> None:
+    def _add_protocol(self, current: OpenList, node: tree.Number | tree.Name) -> None:
         number = self.services.protocol(node)
         if number is not None:
             current.add((number, number))
@@ -437,7 +439,8 @@ class Rules:
 
     def _is_end(self, name: tree.Name) -> bool:
         """Whether the policy declares a zone or a set of that name."""
-        return isinstance(self.scope.find(name.text), (tree.ZoneDecl, tree.SetDecl))
+        kinds = (tree.ZoneDecl, tree.SetDecl, tree.HostDecl)
+        return isinstance(self.scope.find(name.text), kinds)
 
     def _named_end(self, name: tree.Name, within: tuple[Zone, ...]) -> tuple[EndElement, ...]:
         match self.scope.find(name.text):
@@ -447,6 +450,8 @@ class Rules:
                 value = self.elements.set_value(declaration, name)
                 if value.at_run_time is not None:
                     return (DynamicEnd(value.at_run_time, within),)
+                if value.kind == HOST:
+                    return (hosts_end(self.elements, value.values, within),)
                 if value.kind not in (ADDRESS, None):
                     self.report.add(
                         "wrong-kind",
@@ -456,8 +461,15 @@ class Rules:
                         labels=(Label(declaration.name.span, "declared here"),),
                     )
                 return (AddressEnd(value.values, within),)
+            case tree.HostDecl() as declaration:
+                addresses = self.elements.host_addresses(declaration, name)
+                return (hosts_end(self.elements, addresses, within),)
+            case None if name.text in self.scope.loaded.elsewhere:
+                return (elsewhere_end(self.elements, name, within),)
             case None:
-                self.scope.unknown("unknown-name", "zone or set", name, tree.ZoneDecl, tree.SetDecl)
+                self.scope.unknown(
+                    "unknown-name", "zone or set", name, tree.ZoneDecl, tree.SetDecl, tree.HostDecl
+                )
             case declaration:
                 self.report.add(
                     "wrong-kind",
@@ -467,30 +479,3 @@ class Rules:
                     labels=(Label(declaration.name.span, "declared here"),),
                 )
         return ()
-
-
-@dataclass(slots=True)
-class _OpenList:
-    """A list of ports, types or protocols that later elements may go on with."""
-
-    protocol: str  # tcp, udp, sctp, dccp, icmp, icmpv6 or protocol
-    start: tree.Node
-    elements: list[Range] = field(default_factory=list)
-    exceptions: list[Range] = field(default_factory=list)
-    in_except: bool = False
-    wants_exception: bool = False  # `except` stands last: what follows must be ports
-
-    @property
-    def takes_ports(self) -> bool:
-        return self.protocol not in ("icmp", "icmpv6", "protocol")
-
-    def add(self, pair: Range) -> None:
-        (self.exceptions if self.in_except else self.elements).append(pair)
-
-    def traffic(self, services: Services) -> Traffic:
-        values = Ranges.merged(self.elements) - Ranges.merged(self.exceptions)
-        if self.takes_ports:
-            return services.port_traffic(self.protocol, values, None)
-        if self.protocol == "protocol":
-            return Traffic(protocols=values)
-        return icmp_traffic(self.protocol, values, None)

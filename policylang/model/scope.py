@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from policylang.diagnostics import Label, Report, did_you_mean
@@ -14,7 +15,14 @@ from policylang.syntax.tokens import RESERVED
 # How Linux and its usual programs call interfaces.
 _INTERFACE = re.compile(r"(eth|en[ospx]|wl|ww|ppp|br|wg|tun|tap|docker|bond|vlan)[\w-]*[0-9]")
 
-Declaration = tree.ZoneDecl | tree.SetDecl | tree.ServiceDecl | tree.ServiceGroup | tree.RulesDecl
+Declaration = (
+    tree.ZoneDecl
+    | tree.SetDecl
+    | tree.ServiceDecl
+    | tree.ServiceGroup
+    | tree.RulesDecl
+    | tree.HostDecl
+)
 
 
 @dataclass(slots=True)
@@ -91,6 +99,13 @@ class Scope:
             return
         if name.text in RESERVED and not name.quoted:  # no name at all, as reported
             return
+        if name.text in self.loaded.elsewhere and tree.ZoneDecl in kinds:
+            _, hosts = self.loaded.elsewhere[name.text]
+            otherwise = f"it is a zone of {told_hosts(hosts)}: `on {hosts[0]} {{ … }}`"
+            self.report.add(
+                code, f"`{self.loaded.here}` has no zone `{name.text}`", name.span, help=otherwise
+            )
+            return
         candidates = [n for n, d in self.declared.items() if isinstance(d, kinds)]
         if tree.ServiceDecl in kinds:
             candidates += self.loaded.known_services
@@ -140,8 +155,21 @@ def kind_of(declaration: Declaration) -> str:
             return "set"
         case tree.RulesDecl():
             return "group of rules"
+        case tree.HostDecl():
+            return "host"
         case _:
             return "service"
+
+
+MOST_HOSTS = 3  # that are named in a message
+
+
+def told_hosts(names: Sequence[str]) -> str:
+    """Hosts in words: "`web1`", "`web1` and `web2`", "`web1`, `web2` and 7 more"."""
+    shown = [f"`{name}`" for name in names[:MOST_HOSTS]]
+    if len(names) > MOST_HOSTS:
+        return f"{', '.join(shown[:-1])} and {len(names) - MOST_HOSTS + 1} more"
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
 
 
 def _is_plain_name(text: str) -> bool:

@@ -196,6 +196,23 @@ class PublishedEnd:
     within: tuple[Zone, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class HostEnd:
+    """Hosts of the policy: this one under its addresses `own`, other machines under `others`.
+
+    What goes between others passes through this host where `is_passed`. A zone that other hosts
+    have and this one has not is such an end, too: `elsewhere` is its name, `others` are its
+    networks, and nobody where it has none.
+    """
+
+    own: Ranges
+    others: Ranges
+    within: tuple[Zone, ...] = ()
+    is_passed: bool = False
+    elsewhere: str | None = None
+    span: Span | None = field(default=None, compare=False)
+
+
 EndElement = (
     AnyEnd
     | SelfEnd
@@ -206,6 +223,7 @@ EndElement = (
     | SuffixEnd
     | IpsecEnd
     | PublishedEnd
+    | HostEnd
 )
 
 

@@ -48,7 +48,7 @@ HANGING_INDENT = 4
 ALIGNED = frozenset({"set", "param", "service", "host"})
 
 # Errors that the parser tells of and that are none of form.
-_OF_MEANING = frozenset({"not-yet", "unknown-parameter"})
+_OF_MEANING = frozenset({"unknown-parameter"})
 
 # Words that a long statement is broken before.
 _CLAUSES = frozenset(

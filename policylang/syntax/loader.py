@@ -21,7 +21,7 @@ from policylang.silences import Misfit, silences
 from policylang.source import SourceFile, Span
 from policylang.syntax import tree
 from policylang.syntax.decoding import decoded, is_text
-from policylang.syntax.mentions import named_services, named_sets
+from policylang.syntax.mentions import flat, named_services, named_sets
 from policylang.syntax.parameters import Parameters
 from policylang.syntax.parse import opened, parse, read_question
 from policylang.syntax.wording import quoted
@@ -42,16 +42,19 @@ def load(
     report: Report,
     parameters: Mapping[str, str] = NO_PARAMETERS,
     questions: Iterable[SourceFile] = (),
+    inventory: Iterable[SourceFile] = (),
 ) -> tree.Loaded:
     """The policy in a file, with all that it includes and names.
 
     `parameters` are the values of its parameters that are set from outside, `questions` what is
-    asked of it in its own words: a test each, behind those that it has. Never raises on account of
-    a file: what cannot be read is reported and left out.
+    asked of it in its own words: a test each, behind those that it has. `inventory` are texts of
+    the language that are read before it, as if it included them. Never raises on account of a
+    file: what cannot be read is reported and left out.
     """
     loader = _Loader(path.parent, report, Parameters.given(parameters, report), path)
     file = loader.read(path, None)
     if file is not None:
+        loader.take_inventory(inventory)
         loader.include(file, path, None)
         loader.ask(questions)
     return loader.loaded()
@@ -64,6 +67,7 @@ def load_text(
     report: Report,
     parameters: Mapping[str, str] = NO_PARAMETERS,
     questions: Iterable[SourceFile] = (),
+    inventory: Iterable[SourceFile] = (),
 ) -> tree.Loaded:
     """The policy in a text that came from elsewhere, standard input say.
 
@@ -74,6 +78,7 @@ def load_text(
     loader = _Loader(folder, report, Parameters.given(parameters, report), policy)
     file = SourceFile(name, text.removeprefix("\N{BYTE ORDER MARK}"))
     if is_text(file, report):
+        loader.take_inventory(inventory)
         loader.include(file, folder / name, None)
         loader.ask(questions)
     return loader.loaded()
@@ -178,6 +183,11 @@ class _Loader:
         del self.open[key]
         self.done.add(key)
 
+    def take_inventory(self, inventory: Iterable[SourceFile]) -> None:
+        """Take in texts that are given beside the policy; their paths start at its folder."""
+        for file in inventory:
+            self.include(file, self.folder / file.name, None)
+
     def ask(self, questions: Iterable[SourceFile]) -> None:
         """Take in what is asked, in the names and parameters of all that was read."""
         for file in questions:
@@ -196,13 +206,21 @@ class _Loader:
                 self.parameters.declare(statement)
                 return
             case tree.SetDecl():
-                self.wants_lock |= statement.listed is not None
-                for element in (*statement.elements, *statement.exceptions):
-                    if isinstance(element, tree.FileList):
-                        self.list_file(element, path.parent)
+                self.take_set(statement, path)
+            case tree.OnBlock():
+                for one in statement.statements:
+                    if isinstance(one, tree.SetDecl):
+                        self.take_set(one, path)
             case _:
                 pass
         self.statements.append(statement)
+
+    def take_set(self, declaration: tree.SetDecl, path: Path) -> None:
+        """Read what a set of the file at `path` is made of elsewhere."""
+        self.wants_lock |= declaration.listed is not None
+        for element in (*declaration.elements, *declaration.exceptions):
+            if isinstance(element, tree.FileList):
+                self.list_file(element, path.parent)
 
     def targets(self, include: tree.Include, folder: Path) -> list[Path]:
         """The files that an include names, sorted; reports a pattern that matches none."""
@@ -319,7 +337,7 @@ class _Loader:
         known_services, known_sets = catalogue_names(SERVICES), catalogue_names(GROUPS)
         read_services = self.services(services, frozenset(known_services) - declared)
         helpers: dict[str, tree.HelperDecl] = {}
-        if any(_names_helper(s) for s in (*statements, *read_services.values())):
+        if any(_names_helper(s) for s in (*flat(statements), *read_services.values())):
             document = self.catalogue_file("helpers")
             helpers = {
                 s.name.text: s for s in document.statements if isinstance(s, tree.HelperDecl)
@@ -363,7 +381,7 @@ class _Loader:
 
     def declared(self) -> frozenset[str]:
         """The names that the policy declares."""
-        return frozenset(s.name.text for s in self.statements if isinstance(s, _DECLARATIONS))
+        return frozenset(s.name.text for s in flat(self.statements) if isinstance(s, _DECLARATIONS))
 
     def catalogue_file(self, name: str) -> tree.Document:
         """A file of the catalogue, `ssh.policy` for `services/ssh`."""
@@ -372,7 +390,10 @@ class _Loader:
         return parse(file, self.report, catalogue=True)
 
 
-_DECLARATIONS = (tree.ZoneDecl, tree.SetDecl, tree.ServiceDecl, tree.ServiceGroup, tree.RulesDecl)
+_DECLARATIONS = (
+    *(tree.ZoneDecl, tree.SetDecl, tree.ServiceDecl, tree.ServiceGroup, tree.RulesDecl),
+    tree.HostDecl,
+)
 
 
 @cache  # nothing else in a compile reads a folder of so many files

@@ -17,7 +17,6 @@ from policylang.syntax.tokens import (
     ADDRESS,
     JOINTS,
     JUNK,
-    LATER_STATEMENTS,
     MASKED,
     NAME,
     NUMBER,
@@ -117,7 +116,7 @@ class Mender:
         if start_slip(token.text) is not None:
             return True
         self._suspects_left -= 1
-        return close_word(token.text, STATEMENTS | LATER_STATEMENTS) is not None
+        return close_word(token.text, STATEMENTS) is not None
 
     def _start_behind(self, tokens: Iterable[Token], found: Token) -> Token | None:
         """The first token behind `found` that is likely meant to start a statement."""
@@ -145,16 +144,6 @@ class Mender:
     ) -> None:
         """Report a mistake at a token."""
         self._report.add(code, message, self.span(token), help=help, labels=labels)
-
-    def not_yet(self, token: Token, what: str | None = None) -> None:
-        """Refuse a part of the language that later versions compile."""
-        if what is None:
-            what = f"`{token.text}` is"
-        self.complain(
-            "not-yet",
-            f"{what} a part of the language that this version does not compile yet",
-            token,
-        )
 
     def junk(self, token: Token, before: Token | None = None) -> None:
         """Tell of a token that stands nowhere, behind `before`."""

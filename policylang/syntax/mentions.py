@@ -15,7 +15,7 @@ PROTECTED_AGAINST = "bogons"  # the set that `protect … against bogons` is abo
 
 def named_services(statements: Iterable[tree.Statement]) -> Iterator[str]:
     """The names that may be those of services, within blocks and groups of rules too."""
-    for statement in _flat(statements):
+    for statement in flat(statements):
         match statement:
             case tree.RuleNode(what=what) | tree.ExpectNode(what=what):
                 yield from _names(what)
@@ -35,7 +35,7 @@ def named_sets(statements: Iterable[tree.Statement]) -> Iterator[str]:
     Sets of ports and of MAC addresses are among them: the catalogue has neither, but then whoever
     names a set of addresses there is told so.
     """
-    for statement in _flat(statements):
+    for statement in flat(statements):
         match statement:
             case tree.RuleNode() | tree.ExpectNode():
                 yield from _sets_of_rule(statement)
@@ -68,7 +68,7 @@ def named_sets(statements: Iterable[tree.Statement]) -> Iterator[str]:
 
 def quoted_ends(statements: Iterable[tree.Statement]) -> Iterator[tree.Name]:
     """The names in quotes at the ends of what is asked."""
-    for statement in _flat(statements):
+    for statement in flat(statements):
         if not isinstance(statement, tree.ExpectNode) or statement.place is None:
             continue
         for end in (statement.place.source, statement.place.destination):
@@ -78,17 +78,19 @@ def quoted_ends(statements: Iterable[tree.Statement]) -> Iterator[tree.Name]:
                         yield name
 
 
-def _flat(statements: Iterable[tree.Statement]) -> Iterator[tree.Statement]:
+def flat(statements: Iterable[tree.Statement]) -> Iterator[tree.Statement]:
     """All statements in reading order, those within blocks and groups of rules behind it."""
     stack = list(statements)
     stack.reverse()
     while stack:
         statement = stack.pop()
         yield statement
-        if isinstance(statement, (tree.TrafficBlock, tree.RulesDecl)):
+        if isinstance(statement, (tree.TrafficBlock, tree.RulesDecl, tree.OnBlock)):
             stack.extend(reversed(statement.statements))
         elif isinstance(statement, tree.TestDecl):
             stack.extend(reversed(statement.expectations))
+        elif isinstance(statement, tree.HostDecl):
+            stack.extend(reversed(statement.zones))
 
 
 def _what(node: tree.TreatmentNode) -> tuple[tree.WhatElement, ...]:

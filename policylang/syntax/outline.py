@@ -14,10 +14,8 @@ from typing import NamedTuple
 
 from policylang.source import SourceFile
 from policylang.syntax.statements import MOST_BLOCKS
-from policylang.syntax.tokens import LATER_STATEMENTS, STATEMENTS, VERBS, Token
+from policylang.syntax.tokens import STATEMENTS, VERBS, Token
 
-# What a statement starts with, in every version of the language.
-_STARTS = STATEMENTS | LATER_STATEMENTS
 # What the items of a block start with, by the first word of its statement. All other blocks hold
 # statements.
 _ITEMS = {
@@ -213,7 +211,7 @@ class _Reader:
             return len(before) > 1 or last in _BARE_ITEMS
         if text == "on":
             return self._names_hosts()
-        if text not in _STARTS or last == ",":
+        if text not in STATEMENTS or last == ",":
             return False
         if text in VERBS and (
             last == "default" or (before[0].text == "expect" and last in _PROVED)
@@ -231,7 +229,7 @@ class _Reader:
         for word in islice(self._words, self._at + 2, None):
             if word.text == "as":
                 return False
-            if word.text in _STARTS or word.text in ("{", "}", _END):
+            if word.text in STATEMENTS or word.text in ("{", "}", _END):
                 break
         return True
 
@@ -241,6 +239,6 @@ class _Reader:
         while self._words[at].text not in ("{", "}", ",", "=", _END):
             at += 2
             mark = self._words[at - 1].text
-            if mark != ",":
+            if mark not in (",", "except"):
                 return mark == "{"
         return False

@@ -23,7 +23,6 @@ from policylang.syntax.shapes import Template
 from policylang.syntax.tokens import (
     END,
     JUNK,
-    LATER_STATEMENTS,
     MASKED,
     NAME,
     NUMBER,
@@ -40,9 +39,11 @@ from policylang.syntax.wording import close_word, quoted
 
 MOST_BLOCKS = 50  # one inside the other
 
-_BLOCKS = frozenset({"traffic", "rules", "test"})
+_BLOCKS = frozenset({"traffic", "rules", "test", "on"})
 _IN_RULES = VERBS | {"use", "traffic"}
 _IN_TESTS = frozenset({"expect"})
+# A host has its statements in its order, and these are the same for all of them.
+_NOT_OF_HOSTS = frozenset({"include", "param", "host", "on", "helper"}) | _IN_TESTS
 _OUT_OF_BLOCK = "move it out of the block"
 _DECLARERS = frozenset({"zone", "set", "service", "rules", "host", "param"})
 
@@ -68,22 +69,39 @@ class _Block:
     opened_by: Token
     head: list[Token]
     template: Template | None
-    statements: list[_Inner] = field(default_factory=list)
+    statements: list[tree.Statement] = field(default_factory=list)
     keeps_rules: bool = False  # of a block without a template
 
     @property
     def is_test(self) -> bool:
-        return bool(self.head) and self.head[0].kind == "test"
+        return self._is("test")
+
+    @property
+    def is_of_hosts(self) -> bool:
+        return self._is("on")
+
+    def holds(self, kind: str) -> bool:
+        """Whether a statement may stand in it that starts with a word."""
+        if self.is_of_hosts:
+            return kind not in _NOT_OF_HOSTS
+        return kind in (_IN_TESTS if self.is_test else _IN_RULES)
+
+    def _is(self, word: str) -> bool:
+        return bool(self.head) and self.head[0].kind == word
 
 
-def _filled(node: tree.Statement, inner: list[_Inner]) -> tree.Statement:
+def _filled(node: tree.Statement, inner: list[tree.Statement]) -> tree.Statement:
     """The node of a block, with what stands in it."""
     if isinstance(node, tree.TestDecl):
         return replace(
             node, expectations=tuple(one for one in inner if isinstance(one, Expectation))
         )
+    if isinstance(node, tree.OnBlock):
+        return replace(node, statements=tuple(inner))
     assert isinstance(node, (tree.TrafficBlock, tree.RulesDecl))
-    rules = tuple(one for one in inner if not isinstance(one, Expectation))
+    rules = tuple(
+        one for one in inner if isinstance(one, _Inner) and not isinstance(one, Expectation)
+    )
     return replace(node, statements=rules)
 
 
@@ -140,7 +158,7 @@ class Statements:
     def _starts(self, at: int) -> bool:
         """Whether a statement starts with this token."""
         kind = self._tokens[at].kind
-        if kind not in STATEMENTS and kind not in LATER_STATEMENTS:
+        if kind not in STATEMENTS:
             return kind == "on" and self._opens_hosts(at)
         if at == 0:
             return True
@@ -173,7 +191,7 @@ class Statements:
         for token in islice(self._tokens, at + 1, None):
             if token.text == "as":
                 return False
-            if token.kind in ("{", "}", END) or token.kind in STATEMENTS | LATER_STATEMENTS:
+            if token.kind in ("{", "}", END) or token.kind in STATEMENTS:
                 return True
         return True
 
@@ -190,17 +208,18 @@ class Statements:
 
     def _opens_hosts(self, at: int) -> bool:
         """Whether `on` is followed by names and a block."""
-        while self._tokens[at + 1].kind in (NAME, STRING):
+        while self._tokens[at + 1].kind in (NAME, STRING, PARAMETER):
             at += 2
             if self._tokens[at].kind == "{":
                 return True
-            if self._tokens[at].kind != ",":
+            if self._tokens[at].kind not in (",", "except"):
                 return False
         return False
 
     def _end(self, at: int) -> tuple[int, int]:
         """The end of the statement that starts at a token, and how many braces are open there."""
         depth = 0
+        is_host = self._tokens[at].kind == "host"
         while True:
             at += 1
             kind = self._tokens[at].kind
@@ -214,6 +233,8 @@ class Statements:
                 depth -= 1
             elif depth and kind in ("helper", "expect"):
                 continue  # items of services and of the catalogue's helpers
+            elif depth == 1 and is_host and kind == "zone":
+                continue
             elif self._starts(at):
                 return at, depth
 
@@ -232,9 +253,6 @@ class Statements:
     def _statement(self, catalogue: bool) -> None:
         first = self._tokens[self._at]
         self._leave_blocks(first)
-        if first.kind in LATER_STATEMENTS or first.kind == "on":
-            self._later_statement(first)
-            return
         if first.kind in _BLOCKS:
             brace = self._brace(self._at)
             if brace is not None:
@@ -310,17 +328,19 @@ class Statements:
     def _leave_blocks(self, first: Token) -> None:
         """Tell of a statement that cannot stand in the block that is open, or only in one."""
         while self._blocks and self._blocks[-1].template is not None:
-            opened_by, is_test = self._blocks[-1].opened_by, self._blocks[-1].is_test
-            if first.kind in (_IN_TESTS if is_test else _IN_RULES):
+            block = self._blocks[-1]
+            opened_by, is_test = block.opened_by, block.is_test
+            if block.holds(first.kind):
                 return
             if self._is_closed(opened_by):
                 if is_test or first.kind in _IN_TESTS:
                     self._misplaced_beside_tests(first, opened_by)
                     return
                 is_treatment = first.kind in TREATMENTS
+                kind = "hosts" if block.is_of_hosts else "rules"
                 self._mender.complain(
                     "misplaced",
-                    f"{quoted(first.text)} cannot stand in a block of rules",
+                    f"{quoted(first.text)} cannot stand in a block of {kind}",
                     first,
                     help=_OUT_OF_BLOCK + (", and say both ends in it" if is_treatment else ""),
                     labels=[Label(self._mender.span(opened_by), "the block that is open here")],
@@ -382,16 +402,15 @@ class Statements:
     def _add(self, *nodes: tree.Statement) -> None:
         """Put nodes where they belong: into the block that is open."""
         for node in nodes:
-            if isinstance(node, _Inner):
-                for block in reversed(self._blocks):
-                    if block.template is not None:
+            is_inner = isinstance(node, _Inner)
+            for block in reversed(self._blocks):
+                if block.template is not None:
+                    if is_inner or block.is_of_hosts:
                         if block.is_test == isinstance(node, Expectation):
                             block.statements.append(node)
                         break
-                    if not block.keeps_rules:
-                        break  # its place is not known
-                else:
-                    self._done.append(node)
+                elif is_inner and not block.keeps_rules:
+                    break  # its place is not known
             else:
                 self._done.append(node)
 
@@ -400,9 +419,11 @@ class Statements:
         self._is_skipping = True
         word = token.kind in WORDS or token.kind == NAME
         several = start_slip(token.text) or form(token.text) if word else None
+        if token.kind == "on":
+            several = "the names of hosts stand behind it: `on web1, web2 { … }`"
         meant = None
         if word and several is None:
-            meant = close_word(token.text, STATEMENTS | LATER_STATEMENTS)
+            meant = close_word(token.text, STATEMENTS)
         if token.kind == JUNK:
             self._mender.junk(token)
         elif word:
@@ -424,8 +445,6 @@ class Statements:
     def _can_be(self, word: str) -> bool:
         """Whether a statement could be read if it started with this word."""
         meant = self._tokens[self._at]._replace(kind=word)
-        if word in LATER_STATEMENTS:
-            return True
         if word in _BLOCKS:
             brace = self._brace(self._at)
             if brace is None:
@@ -436,30 +455,3 @@ class Statements:
         end, _ = self._end(self._at)
         self._tokens[self._at] = written
         return self._mender.can_read([meant, *self._tokens[self._at + 1 : end]])
-
-    def _later_statement(self, first: Token) -> None:
-        """Refuse a statement of later versions, with all that belongs to it."""
-        self._mender.not_yet(first)
-        brace = self._brace(self._at)
-        name = self._tokens[self._at + 1]
-        self._at += 1
-        self._is_skipping = True
-        if first.kind == "host" and name.kind == NAME:
-            self._broken.append(name.text)
-        if brace is None:
-            return
-        if first.kind == "on":
-            self._open(_Block(first, [], None, keeps_rules=True))
-            self._at = brace + 1
-            self._is_skipping = False
-        elif first.kind == "host":
-            self._at = self._behind(brace)
-
-    def _behind(self, brace: int) -> int:
-        """The token behind the block that opens at `brace`; the next one if it never closes."""
-        depth = 0
-        for at in range(brace, len(self._tokens)):
-            depth += {"{": 1, "}": -1}.get(self._tokens[at].kind, 0)
-            if depth == 0:
-                return at + 1
-        return brace + 1

@@ -46,10 +46,9 @@ STATEMENTS = (
     | TREATMENTS
     | {
         *("include", "zone", "set", "service", "traffic", "rules", "use", "default", "settings"),
-        *("protect", "native", "param", "helper", "test", "expect"),
+        *("protect", "native", "param", "helper", "test", "expect", "host"),
     }
 )
-LATER_STATEMENTS = frozenset({"host"})
 CONDITIONS = frozenset(
     {
         *("limit", "max", "over", "user", "group", "cgroup", "mac", "source", "during", "until"),
@@ -67,7 +66,6 @@ JOINTS = frozenset(
 
 RESERVED = (
     STATEMENTS
-    | LATER_STATEMENTS
     | CONDITIONS
     | OPTIONS
     | JOINTS
@@ -85,7 +83,7 @@ UNRESERVED = frozenset(
         *("answers", "assign", "match", "family", "modules", "nat", "faults"),
         *("timeout", "column", "connections", "per", "destination", "for", "established", "ipsec"),
         *("against", "keep", "cut", "utc", "local", "at", "as", "by", "on", "mss", "random"),
-        *("persistent", "hairpin", "bypass", "refresh", "some", "session"),
+        *("persistent", "hairpin", "bypass", "refresh", "some", "session", "address", "gateway"),
     }
 )
 

@@ -200,6 +200,36 @@ from policylang.syntax.rule_nodes import (
 from policylang.syntax.rule_nodes import (
     WhatElement as WhatElement,
 )
+from policylang.syntax.service_nodes import (
+    AnswersItem as AnswersItem,
+)
+from policylang.syntax.service_nodes import (
+    DataItem as DataItem,
+)
+from policylang.syntax.service_nodes import (
+    HelperItem as HelperItem,
+)
+from policylang.syntax.service_nodes import (
+    IcmpItem as IcmpItem,
+)
+from policylang.syntax.service_nodes import (
+    PortsItem as PortsItem,
+)
+from policylang.syntax.service_nodes import (
+    ProtocolItem as ProtocolItem,
+)
+from policylang.syntax.service_nodes import (
+    ServiceDecl as ServiceDecl,
+)
+from policylang.syntax.service_nodes import (
+    ServiceGroup as ServiceGroup,
+)
+from policylang.syntax.service_nodes import (
+    ServiceItem as ServiceItem,
+)
+from policylang.syntax.service_nodes import (
+    WarnItem as WarnItem,
+)
 from policylang.syntax.set_nodes import (
     DynamicNode as DynamicNode,
 )
@@ -254,6 +284,27 @@ from policylang.syntax.treatment_nodes import (
 from policylang.syntax.treatment_nodes import (
     UntrackedNode as UntrackedNode,
 )
+from policylang.syntax.zone_nodes import (
+    AddressItem as AddressItem,
+)
+from policylang.syntax.zone_nodes import (
+    GatewayItem as GatewayItem,
+)
+from policylang.syntax.zone_nodes import (
+    HostDecl as HostDecl,
+)
+from policylang.syntax.zone_nodes import (
+    HostItem as HostItem,
+)
+from policylang.syntax.zone_nodes import (
+    InterfaceItem as InterfaceItem,
+)
+from policylang.syntax.zone_nodes import (
+    NetworkItem as NetworkItem,
+)
+from policylang.syntax.zone_nodes import (
+    ZoneDecl as ZoneDecl,
+)
 
 # --- declarations ---------------------------------------------------------------------------
 
@@ -275,94 +326,7 @@ class ParamDecl(Node):
     values: tuple[ParamValue, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class InterfaceItem(Node):
-    """`interface eth0, "wlan*"`."""
-
-    names: tuple[Name, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkItem(Node):
-    """`network 192.0.2.0/24, some-set`."""
-
-    elements: tuple[Address | Name, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ZoneDecl(Node):
-    name: Name
-    items: tuple[InterfaceItem | NetworkItem, ...]
-
-
-# --- services and rules --------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PortsItem(Node):
-    """`tcp 80, 443, highports except 1000` in a service: names are sets of ports."""
-
-    protocol: str  # tcp, udp, sctp, dccp
-    elements: tuple[Number | NumberRange | Name, ...]
-    exceptions: tuple[Number | NumberRange | Name, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class IcmpItem(Node):
-    """`icmp TYPE, …` or `icmpv6 TYPE, …`."""
-
-    protocol: str  # icmp, icmpv6
-    types: tuple[Number | Name, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ProtocolItem(Node):
-    """`protocol NAME-or-NUMBER, …`."""
-
-    protocols: tuple[Number | Name, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class HelperItem(Node):
-    name: Name
-
-
-@dataclass(frozen=True, slots=True)
-class DataItem(Node):
-    """`data 40000-40100`."""
-
-    elements: tuple[Number | NumberRange | Name, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WarnItem(Node):
-    """`warn "TEXT"`: what whoever uses the service should know."""
-
-    text: Text
-
-
-@dataclass(frozen=True, slots=True)
-class AnswersItem(Node):
-    """`answers from any`: answers come from elsewhere than where the question went."""
-
-
-ServiceItem = PortsItem | IcmpItem | ProtocolItem | HelperItem | DataItem | AnswersItem | WarnItem
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceDecl(Node):
-    """`service NAME { items }`."""
-
-    name: Name
-    items: tuple[ServiceItem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceGroup(Node):
-    """`service NAME = other, other`."""
-
-    name: Name
-    members: tuple[Name, ...]
+# --- rules --------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,6 +402,18 @@ class NativeNode(Node):
     family: str | None
 
 
+# --- hosts ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OnBlock(Node):
+    """`on HOSTS [except HOSTS] { … }`: its statements hold for those hosts alone."""
+
+    hosts: tuple[Name, ...]
+    exceptions: tuple[Name, ...]
+    statements: tuple[Statement, ...]
+
+
 Statement = (
     Include
     | ZoneDecl
@@ -454,6 +430,8 @@ Statement = (
     | NativeNode
     | TreatmentNode
     | ParamDecl
+    | HostDecl
+    | OnBlock
     | HelperDecl
     | TestDecl
     | ExpectNode
@@ -485,6 +463,10 @@ class Loaded:
     catalogue's groups of addresses, as `services` and `known_services` are its services. `locked`
     is what the lock file holds, None where no set asks for it or where it is damaged, which was
     reported. `files` are those of the policy itself, in reading order.
+
+    Of a policy of several hosts, `here` is the one that is meant: `statements` are those that hold
+    there. `elsewhere` are the zones that other hosts have and this one has not, each with the names
+    of those hosts.
     """
 
     statements: tuple[Statement, ...]
@@ -498,3 +480,11 @@ class Loaded:
     locked: LockedAddresses | None = None
     interfaces: tuple[Name, ...] = ()
     files: tuple[SourceFile, ...] = ()
+    here: str | None = None
+    elsewhere: dict[str, tuple[tuple[ZoneDecl, ...], tuple[str, ...]]] = field(default_factory=dict)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names of the hosts that the policy declares."""
+        found = (s.name.text for s in self.statements if isinstance(s, HostDecl))
+        return tuple(dict.fromkeys(found))

@@ -180,7 +180,7 @@ def expected_words(expected: frozenset[str], before: Sequence[Token]) -> str:
             left -= terminals
     may_end = "EOF" in left
     if may_end:
-        left -= STATEMENTS | {"EOF", "VERB"}
+        left -= STATEMENTS | {"EOF", "VERB", "HOSTS_AHEAD"}
     for terminal in sorted(left):
         if terminal in _FREE:
             phrases.append(_FREE[terminal])

@@ -29,7 +29,7 @@ from policylang.ir.verify import verify
 from policylang.packets.cube import EVERYTHING, Cube
 from policylang.packets.fields import Field
 from policylang.packets.values import Ranges
-from policylang.pipeline import artifact_of, ruleset_of
+from policylang.pipeline import OfHost, artifact_of, ruleset_of
 from tests.diagnostics.triggers import TRIGGERS
 from tests.golden.kept import Golden
 
@@ -50,6 +50,13 @@ def parameters_of(policy: Path) -> dict[str, str]:
     """What is set from outside: comments of the policy that say `-D NAME=VALUE`."""
     text = policy.read_bytes().decode("utf-8", "replace")
     return dict(re.findall(r"^# -D ([^=\n]*)=(.*)$", text, re.MULTILINE))
+
+
+def host_of(policy: Path) -> str | None:
+    """The host that is meant: a comment of the policy that says `--host NAME`."""
+    text = policy.read_bytes().decode("utf-8", "replace")
+    found = re.search(r"^# --host (\S*)$", text, re.MULTILINE)
+    return None if found is None else found[1]
 
 
 def targets_of(policy: Path) -> list[str]:
@@ -76,7 +83,8 @@ def checked(policy: Path) -> Report:
     if is_linted(policy):
         linting.lint(policy.name, policy, parameters_of(policy), report)
         return report
-    ruleset = ruleset_of(policy, report, parameters=parameters_of(policy))
+    source = OfHost(policy, host_of(policy))
+    ruleset = ruleset_of(source, report, parameters=parameters_of(policy))
     if ruleset is not None:
         for target in targets_of(policy):
             artifact_of(ruleset, target, report)

@@ -56,8 +56,19 @@ from policylang.apply.routing import Routing
 from policylang.apply.transaction import Rehearsal
 from policylang.apply.xtables_engine import XtablesEngine
 from policylang.backends.base import Artifact
-from policylang.cli import changing, linting, output, sets, subjects, testing, tracing, whence
-from policylang.cli.options import REFUSED
+from policylang.cli import (
+    changing,
+    golden,
+    golden_cases,
+    linting,
+    output,
+    sets,
+    subjects,
+    testing,
+    tracing,
+    whence,
+)
+from policylang.cli.options import CHANGES, REFUSED
 from policylang.cli.teller import Teller
 from policylang.diagnostics import Report
 from policylang.ir.ruleset import NO_NEEDS, Needs, ProxyRoute
@@ -614,6 +625,35 @@ def nothing_asked(report: Report, _folder: Path, patch: pytest.MonkeyPatch) -> N
     whence.asked_of(["  "], report)
 
 
+def bad_params(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    (folder / "web.params").write_text("uplink = eth0\nuplink eth1\nuplink = eth2\n")
+    golden_cases.parameters_beside(folder / "web.policy", report)
+
+
+def no_policies(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.chdir(folder)
+    Path("site").mkdir()
+    assert kept_beside(report) == REFUSED
+
+
+def golden_differs(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.chdir(folder)
+    Path("site").mkdir()
+    Path("site/web.policy").write_text("allow ssh inbound")
+    assert kept_beside(report) == CHANGES
+
+
+def kept_beside(report: Report) -> int:
+    """What `policylang golden site --format sarif` tells; its status."""
+    patch = pytest.MonkeyPatch()
+    with patch.context() as inner, redirect_stdout(StringIO()):
+        inner.setattr(golden, "show", lambda told, chosen, stream: report.take(told))
+        chosen = Namespace(
+            paths=["site"], targets=None, update=False, format="sarif", inventory=[], host=None
+        )
+        return golden.run(chosen, Report())
+
+
 TRIGGERS: dict[str, Trigger] = {
     trigger.__name__.replace("_", "-"): trigger
     for trigger in (
@@ -671,5 +711,8 @@ TRIGGERS: dict[str, Trigger] = {
         too_large,
         bad_trace,
         lint_limit,
+        bad_params,
+        no_policies,
+        golden_differs,
     )
 }

@@ -31,7 +31,7 @@ class Golden:
             for name in kept.keys() - texts.keys():
                 kept[name].unlink()
             for name, text in texts.items():
-                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_text(text, encoding="utf-8")
             return
         before = {name: path.read_text(encoding="utf-8") for name, path in kept.items()}
@@ -51,11 +51,12 @@ class Golden:
 
 
 def _golden_files(folder: Path) -> Iterator[Path]:
-    """What outputs may have left in a folder, whether or not they still do."""
-    for target in TARGETS:
-        yield from folder.glob(f"{target}.*")
-        yield from (folder / target).glob("*")
-    yield from (folder / BOOT).glob("*")
+    """What outputs may have left in a folder, or in that of a host, whether or not they still do."""
+    for place in ("", "*/"):
+        for target in TARGETS:
+            yield from folder.glob(f"{place}{target}.*")
+            yield from folder.glob(f"{place}{target}/*")
+        yield from folder.glob(f"{place}{BOOT}/*")
     yield from folder.glob(IR)
 
 

@@ -11,14 +11,29 @@ from policylang.backends.base import Artifact, OutputFile
 from policylang.backends.boot import boot_files
 from policylang.diagnostics import Report
 from policylang.ir.dump import dump
-from policylang.pipeline import artifact_of, ruleset_of
+from policylang.pipeline import OfHost, Source, artifact_of, loaded_from, ruleset_of
 from tests.golden.kept import BOOT, IR, Outputs
 
 CASES = sorted(path.parent for path in Path(__file__).parent.glob("*/policy.policy"))
-EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/*/*.policy"))
+SITE = "site.policy"  # of several hosts, which are compiled one by one
+EXAMPLES = sorted(
+    path for path in Path(__file__).parents[2].glob("examples/*/*.policy") if path.name != SITE
+)
+SITES = sorted(Path(__file__).parents[2].glob(f"examples/*/{SITE}"))
 
 
-def outputs(policy: Path) -> Outputs:
+def outputs_of_hosts(site: Path) -> Outputs:
+    """What a policy of several hosts compiles to, in a folder for each."""
+    hosts = loaded_from(site, Report()).hosts
+    return {
+        f"{host}/{name}": text
+        for host in hosts
+        for name, text in outputs(OfHost(site, host)).items()
+        if name != IR
+    }
+
+
+def outputs(policy: Source) -> Outputs:
     """All that a policy compiles to: a script for nft, a folder for iptables, and the ir.
 
     What rules need at boot is the same for every target, in a folder `boot`.

@@ -11,6 +11,7 @@ from policylang.ir.ruleset import Chain, Rule, Ruleset
 from policylang.ir.stages import Stage
 from policylang.lower.stateful import lower
 from policylang.model.check import check
+from policylang.model.hosts import of_host
 from policylang.model.policy import Policy
 from policylang.model.resolve import resolve
 from policylang.pipeline import native_chains
@@ -21,9 +22,12 @@ HERE = Folder(__file__).parent  # of the lock file, which has what lists from el
 
 
 def resolved(text: str) -> Policy:
-    """The policy that a text means; fails where it has errors."""
+    """The policy that a text means to its first host, if any; fails where it has errors."""
     report = Report()
-    policy = resolve(load_text(text, "p.policy", HERE, report), report, native_chains())
+    loaded = load_text(text, "p.policy", HERE, report)
+    if loaded.hosts:
+        loaded = of_host(loaded, loaded.hosts[0], report) or loaded
+    policy = resolve(loaded, report, native_chains())
     assert not report.has_errors, [d.message for d in report.diagnostics]
     return policy
 

@@ -54,6 +54,7 @@ from policylang.model.types import (
     Expectation,
     Group,
     GroupEnd,
+    HostEnd,
     Helper,
     Hours,
     IpsecEnd,
@@ -110,6 +111,8 @@ FLOOD = "protect from any against syn-flood log"
 NETMAP = f"{LAN}netmap 198.51.100.16/28 to 10.0.2.16/28 on lan"
 DMZ = "zone dmz { interface eth2 }\n"
 CARRIED = "deny all inbound also established"
+
+HOSTS = "host a { address 192.0.2.1  gateway } host b { address 192.0.2.2 }\n"
 
 OTHER_ZONE = Zone("dmz", named("eth2"), None, HERE)
 OTHER_SET = DynamicSet("other", None, 5, HERE)
@@ -192,6 +195,10 @@ CHANGES: dict[tuple[type, str], tuple[str, Any]] = {
     (SuffixEnd, "value"): ("allow ssh inbound from ::10/-64", 0x11),
     (SuffixEnd, "mask"): ("allow ssh inbound from ::10/-64", (1 << 32) - 1),
     (SuffixEnd, "within"): (f"{LAN}allow ssh inbound from ::10/-64 in lan", ()),
+    (HostEnd, "own"): (f"{HOSTS}allow ssh from a to b", addresses("192.0.2.9")),
+    (HostEnd, "others"): (f"{HOSTS}allow ssh from b to a", addresses("192.0.2.9")),
+    (HostEnd, "within"): (f"{HOSTS}{LAN}allow ssh inbound from b in lan", ()),
+    (HostEnd, "is_passed"): (f"{HOSTS}allow ssh from b to 192.0.2.7", False),
     (IpsecEnd, "within"): (f"{LAN}allow ssh inbound from ipsec in lan", ()),
     # --- traffic ------------------------------------------------------------------------------
     (Traffic, "protocols"): ("allow protocol gre inbound", None),
@@ -347,6 +354,10 @@ test "ftp" { expect allow ftp inbound  expect session ftp passive inbound from 1
 NAMES_AND_NOTES: dict[tuple[type, str], tuple[str, Any]] = {
     # What messages and listings call the zone.
     (Zone, "name"): (f"{LAN}allow ssh inbound from lan", "other"),
+    # What an error about it names.
+    (HostEnd, "elsewhere"): (f"{HOSTS}allow ssh from b to a", "wan"),
+    # By which questions to all hosts are told apart.
+    (Policy, "addresses"): (f"{HOSTS}allow ssh from a to b", addresses("192.0.2.9")),
     # What is to be proved of the rules, and makes none.
     (Policy, "tests"): (PROVED, ()),
     (OneTest, "name"): (PROVED, "other"),

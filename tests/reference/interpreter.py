@@ -28,6 +28,7 @@ from policylang.model.types import (
     Expectation,
     Group,
     GroupEnd,
+    HostEnd,
     IpsecEnd,
     ListedSet,
     Owners,
@@ -678,7 +679,7 @@ def _is_some_of(element: EndElement, zone: Zone) -> bool:
             return False
         case ZoneEnd(within=within):
             return zone in within
-        case AddressEnd(addresses, ()):
+        case AddressEnd(addresses, ()) | HostEnd(others=addresses, within=()):
             return zone.networks is None or zone.networks.meets(addresses)
         case _:
             return not element.within or zone in element.within
@@ -687,6 +688,10 @@ def _is_some_of(element: EndElement, zone: Zone) -> bool:
 def is_dialled(at: End, address: Address, zones: tuple[Zone, ...]) -> bool:
     """6: whether `at` names an address, whoever has it; of this host's own nothing is told."""
     other = Machine("", address, all_zones=zones)
+    if any(isinstance(e, HostEnd) for one in at.lists for e in one.elements):
+        # 9: a host dials under its name what is this host's
+        (written,) = at.lists
+        return any(isinstance(e, HostEnd) and number_of(address) in e.own for e in written.elements)
     return all(
         any(isinstance(e, SelfEnd) or _is_element(e, other, True) for e in written.elements)
         and not any(
@@ -951,7 +956,8 @@ class Machine:
 
     `group` is the one that it is addressed by, `sets` the dynamic sets that its address is in.
     `all_zones` are given where no interface is known, so that zones are told by addresses (6).
-    `dialled` is what it was reached by, where that is something else.
+    `dialled` is what it was reached by, where that is something else. `is_passed`: this host is
+    neither of the two.
     """
 
     interface: str | None
@@ -961,6 +967,7 @@ class Machine:
     is_in_ipsec: bool = False
     all_zones: tuple[Zone, ...] | None = None
     dialled: Dialled | None = None
+    is_passed: bool = False
 
     @property
     def is_self(self) -> bool:
@@ -969,7 +976,10 @@ class Machine:
 
 def sender_of(packet: Packet, moment: Moment) -> Machine:
     sets = _sets_with(packet.source, moment)
-    return Machine(packet.iif, packet.source, None, sets, packet.is_in_ipsec)
+    is_passed = packet.direction is Direction.FORWARD
+    return Machine(
+        packet.iif, packet.source, None, sets, packet.is_in_ipsec, is_passed=is_passed
+    )
 
 
 def _sets_with(address: Address, moment: Moment) -> frozenset[str]:
@@ -988,7 +998,15 @@ def receiver_of(packet: Packet, moment: Moment) -> Machine:
     elif packet.destination_type is AddressType.BROADCAST:
         group = Group.BROADCAST
     sets = _sets_with(packet.destination, moment)
-    return Machine(packet.oif, packet.destination, group, sets, dialled=packet.dialled)
+    is_passed = packet.direction is Direction.FORWARD
+    return Machine(
+        packet.oif,
+        packet.destination,
+        group,
+        sets,
+        dialled=packet.dialled,
+        is_passed=is_passed,
+    )
 
 
 def names(end: End, machine: Machine) -> bool:
@@ -1097,6 +1115,12 @@ def _is_element(element: EndElement, machine: Machine, own: bool) -> bool:
         case IpsecEnd(within):
             is_inside = machine.is_in_ipsec and not machine.is_self
             return is_inside and _is_in_all(within, machine)
+        case HostEnd(held, others, within, is_gateway):
+            # 9: each host by its addresses; gateways alone pass on what goes between others
+            if machine.is_self:
+                return number_of(machine.address) in held and not within
+            is_here = number_of(machine.address) in others and _is_in_all(within, machine)
+            return is_here and (is_gateway or not machine.is_passed)
         case PublishedEnd():
             return False  # what is spoken of is another port then: `_names_published`
 
@@ -1110,6 +1134,8 @@ def _is_exception(element: EndElement, machine: Machine) -> bool:
             return _is_element(element, machine, True)
         case PublishedEnd():
             return _is_published(element, machine)
+        case HostEnd():
+            return _is_element(element, replace(machine, is_passed=False), False)
         case _:
             return _is_element(element, machine, False)
 
