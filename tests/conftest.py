@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +24,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption(UPDATE) and os.environ.get("CI"):
         raise pytest.UsageError(f"{UPDATE} is refused where CI is set: somebody must read the diff")
+    if sys.dont_write_bytecode:
+        _keep_bytecode_elsewhere(config)
+
+
+def _keep_bytecode_elsewhere(config: pytest.Config) -> None:
+    """Where the checkout is to stay clean, bytecode is kept in pytest's cache, or for this run.
+
+    Without any, each process that a test starts would compile all that it imports once more.
+    """
+    cache: pytest.Cache | None = getattr(config, "cache", None)  # None with `no:cacheprovider`
+    if cache is None:
+        folder = Path(tempfile.mkdtemp(prefix="bytecode-"))
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    else:
+        folder = cache.mkdir("bytecode")
+    sys.pycache_prefix, sys.dont_write_bytecode = str(folder), False
+    # Workers of xdist start with this environment.
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is there once tests are collected stays: to look for cycles in it finds none."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)

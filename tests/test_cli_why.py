@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -259,10 +260,51 @@ def test_every_part_of_a_logged_packet_is_read() -> None:
         Field.L4PROTO: 58,
         Field.ICMPV6_TYPE: 1,
         Field.SIZE: 104,
+        Field.DSCP: 0,
         Field.HOP_LIMIT: 64,
     }
     assert read_log("usb 1-1: new high-speed USB device") is None
     assert read_log("IN=eth0 OUT= SRC=nonsense DST=") is None
+    assert read_log("IN=eth0 OUT= SRC=192.0.2.9 DST=2001:db8::1") is None
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "LEN=60 TOS=0x PREC=0x00 TTL=64 PROTO=TCP SPT=1 DPT=2",
+        "LEN=60 TOS=0x00 PREC=0x TTL=64 PROTO=TCP SPT=1 DPT=2",
+        f"LEN={'9' * 5000} PROTO={'9' * 5000} SPT={'9' * 5000} DPT=70000 HOPLIMIT=999",
+    ],
+)
+def test_what_is_cut_off_of_a_log_line_is_left_out(rest: str) -> None:
+    found = read_log(f"p IN=eth0 OUT= SRC=192.0.2.9 DST=192.0.2.1 {rest}")
+    assert found is not None
+    assert not {Field.DSCP, Field.HOP_LIMIT} & found.packet.keys()
+
+
+@pytest.mark.parametrize(
+    ("told", "kind"),
+    [
+        (
+            "MAC=ff:ff:ff:ff:ff:ff:02:00:00:00:00:02:08:00 SRC=192.0.2.9 DST=192.0.2.255",
+            "BROADCAST",
+        ),
+        ("MAC= SRC=192.0.2.9 DST=255.255.255.255", "BROADCAST"),
+        ("MAC= SRC=192.0.2.9 DST=224.0.0.251", "MULTICAST"),
+        ("MAC= SRC=2001:db8::9 DST=ff02::fb", "MULTICAST"),
+        ("MAC= SRC=192.0.2.9 DST=192.0.2.255", "LOCAL"),
+    ],
+)
+def test_a_logged_packet_to_a_group_is_one(told: str, kind: str) -> None:
+    found = read_log(f"p IN=eth0 OUT= {told} LEN=60 PROTO=UDP SPT=138 DPT=138")
+    assert found is not None
+    assert found.packet[Field.DADDR_TYPE] == AddressType[kind]
+
+
+def test_the_traffic_class_of_a_logged_packet_has_its_code_point() -> None:
+    found = read_log("p IN=eth0 OUT= SRC=2001:db8::9 DST=2001:db8::1 LEN=60 TC=184 PROTO=UDP")
+    assert found is not None
+    assert found.packet[Field.DSCP] == 46
 
 
 # --- sets ---------------------------------------------------------------------------------------
@@ -289,6 +331,42 @@ def test_a_set_leads_to_who_asks_for_it_and_who_fills_it(why: Run) -> None:
 
 
 # --- the command line ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--target", "iptables"),
+        ("-D", "wan=eth0"),
+        ("--policy", "gw.policy", "--generation", "1"),
+        ("--policy", "gw.policy", "--netns", "branch"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["why", *arguments, "input", "5"]) == 1
+    assert "usage: policylang why" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("asked", ["handle {}", "input {}", "gw.policy:{}"])
+def test_a_number_without_end_is_no_number(why: Run, asked: str) -> None:
+    status, said = why(asked.format("9" * 5000))
+    assert status == 2
+    assert "nothing is known of it" in said
+
+
+def test_a_policy_is_read_once(why: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it may come by a pipe, as from `<(…)` of a shell."""
+    reading, writing = os.pipe()
+    text = POLICY.replace('file "bad.txt"', "192.0.2.9")  # which would be looked for in /dev/fd
+    os.write(writing, text.encode())
+    os.close(writing)
+    status, said = why("--policy", f"/dev/fd/{reading}", "set banned")
+    os.close(reading)
+    assert status == 0
+    assert "declared by:" in said
+    assert "asked for by:" in said
 
 
 def test_a_policy_with_errors_explains_nothing(why: Run) -> None:

@@ -7,11 +7,11 @@ that they are for. A link in the state folder leads there, and is changed at one
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from policylang.apply import durable
-from policylang.backends.base import Artifact
+from policylang.backends.base import Artifact, OutputFile
 from policylang.backends.boot import MODULES, SYSCTLS, boot_files
 
 ROOT = Path("/")
@@ -33,9 +33,12 @@ DROP_INS = {
 }
 
 
-def files(artifact: Artifact, way: str) -> dict[str, bytes]:
-    """What a boot needs of an artifact beside its own files."""
-    needed = {file.name: file.text.encode() for file in boot_files(artifact.needs)}
+def files(
+    artifact: Artifact, way: str, laid_out: Iterable[OutputFile] | None = None
+) -> dict[str, bytes]:
+    """What a boot needs of an artifact beside its own files; `laid_out` where it is known."""
+    known = boot_files(artifact.needs) if laid_out is None else laid_out
+    needed = {file.name: file.text.encode() for file in known}
     return {**needed, WAY: f"{way}\n".encode()}
 
 

@@ -1,28 +1,20 @@
 """Installs the service that loads what was confirmed when a machine starts, and removes it.
 
 The service runs without Python and without us: a script for sh, the files of a generation and
-the programs that load them. It knows systemd's places, and what rules look like it does not.
+the programs that load them. It knows systemd's places; what the files say, it does not.
 """
 
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from policylang.apply import boot_place, durable, programs
 from policylang.apply.boot_place import LOADER, SERVICE_FOLDER
-from policylang.apply.checksums import SUMS
 from policylang.apply.record import FOLDER, VARIABLE, Record
-from policylang.apply.restore import LOCK_PATIENCE_S
-from policylang.backends.iptables import SETS
-from policylang.backends.nft import SCRIPT
-from policylang.backends.proxying import TABLE
-from policylang.backends.templating import render
 from policylang.diagnostics import Report
-from policylang.pipeline import Text, compile_policy
 
 UNITS = Path("etc/systemd/system")
 SERVICE, TIMER = "policylang.service", "policylang-refresh.timer"
@@ -39,19 +31,16 @@ UNIT_PATHS = frozenset(
 
 OURS = b"Made by "  # at the head of all that is written here
 
-# What is loaded where what was confirmed cannot be: the language's own idea of closed.
-CLOSED = "default deny inbound\ndefault deny outbound\ndefault deny forward\n"
-CLOSED_FILES = {SCRIPT: "closed.nft", "rules.v4": "closed.v4", "rules.v6": "closed.v6"}
+CLOSED_FILES = ("closed.nft", "closed.v4", "closed.v6")  # as backends call theirs
 
 BESIDE = frozenset(
     (
-        *(SERVICE_FOLDER / name for name in (LOADER, boot_place.MARK, *CLOSED_FILES.values())),
+        *(SERVICE_FOLDER / name for name in (LOADER, boot_place.MARK, *CLOSED_FILES)),
         *boot_place.DROP_INS,
     )
 )
 
 DEFAULT_REFRESH_S = 300
-SPREAD = 10  # a tenth of the time between two refreshes
 
 Files = Mapping[Path, str]  # below the root
 
@@ -63,30 +52,40 @@ def install(
     refresh_s: int | None = DEFAULT_REFRESH_S,
     program: Sequence[str] = (),
 ) -> tuple[str, ...] | None:
-    """Write the units, the loader and what goes with them below `root`; in words what was done.
+    """Write the units, the loader and what goes with them below `root`; as `put` does.
 
     `refresh_s` is the time between two refreshes of lists, None for none. `program` is how
-    policylang is called, as the refresh does. Where the root is this machine's and systemd runs
-    here, it is told. None, and `cannot-write`, where it cannot be done. Warns
-    `nothing-confirmed` where a boot would load nothing yet.
+    policylang is called, as the refresh does.
     """
-    state = Path(os.environ.get(VARIABLE) or FOLDER).absolute()
-    written = {
-        **_loader_files(state),
-        **_units(state, refresh_s, program or called()),
-    }
-    units = [SERVICE] if refresh_s is None else [SERVICE, TIMER]
-    stale = UNIT_PATHS - written.keys() - {_link(unit) for unit in units}
+    from policylang.apply import boot_written  # what it rests on takes long to load
+
+    files = boot_written.files(state_folder(), refresh_s, program or called())
+    return put(root, files, report)
+
+
+def state_folder() -> Path:
+    """The record that a boot loads from, as long as nothing else is said; absolute."""
+    return Path(os.environ.get(VARIABLE) or FOLDER).absolute()
+
+
+def put(root: Path, files: Files, report: Report) -> tuple[str, ...] | None:
+    """Write the service's files below `root`, and have systemd start it; in words what was done.
+
+    Where the root is this machine's and systemd runs here, it is told. None, and `cannot-write`,
+    where it cannot be done. Warns `nothing-confirmed` where a boot would load nothing yet.
+    """
+    units = _units_of(files)
+    stale = _stale(files)
     try:
-        if not _may_replace(root, written, report):
+        if not _may_replace(root, files, report):
             return None
-        said = [*_removed(root, stale), *_written(root, written)]
+        said = [*_removed(root, stale), *_written(root, files)]
         for unit in units:
             _enable(root, unit)
     except OSError as error:
         _report(root, error, report)
         return None
-    record = Record(root / state.relative_to("/"))
+    record = Record(root / state_folder().relative_to("/"))
     number = boot_place.linked_number(record.folder)
     if number is None:
         report.add(
@@ -98,6 +97,29 @@ def install(
     elif record.confirm_for_boot(number, report, root=root):
         said.append(f"a boot loads generation {number}")
     return (*said, *_told_systemd(root, [["daemon-reload"], *(["start", u] for u in units[1:])]))
+
+
+def unlike(root: Path, files: Files) -> tuple[Path, ...]:
+    """What `put` would write, remove or link below `root`, as absolute paths.
+
+    OSError where it cannot be read.
+    """
+    wrong = [place for place, text in files.items() if not _is_there(root / place, text)]
+    wrong += [_link(unit) for unit in _units_of(files) if not (root / _link(unit)).is_symlink()]
+    wrong += [
+        place for place in _stale(files) if (root / place).is_symlink() or (root / place).exists()
+    ]
+    return tuple(sorted(Path("/") / place for place in wrong))
+
+
+def _units_of(files: Files) -> tuple[str, ...]:
+    """The units that systemd is to start by itself."""
+    return (SERVICE, TIMER) if UNITS / TIMER in files else (SERVICE,)
+
+
+def _stale(files: Files) -> frozenset[Path]:
+    """What an earlier installation may have left that this one has not."""
+    return UNIT_PATHS - files.keys() - {_link(unit) for unit in _units_of(files)}
 
 
 def uninstall(root: Path, report: Report) -> tuple[str, ...] | None:
@@ -124,59 +146,6 @@ def called() -> tuple[str, ...]:
     return (program,) if program else (sys.executable, "-m", "policylang")
 
 
-# --- what is written --------------------------------------------------------------------------
-
-
-def _loader_files(state: Path) -> Files:
-    values = {
-        "state": shlex.quote(str(state)),
-        "script": SCRIPT,
-        "sets": SETS,
-        "link": boot_place.LINK,
-        "sums": SUMS,
-        "way": boot_place.WAY,
-        "about": boot_place.ABOUT.replace(".", r"\."),
-        "mark": boot_place.MARK,
-        "patience": str(LOCK_PATIENCE_S),
-        "table": str(TABLE),
-    }
-    loader = render("service/load.j2", LOADER, values).text
-    return {SERVICE_FOLDER / name: text for name, text in ((LOADER, loader), *_closed())}
-
-
-def _closed() -> Iterator[tuple[str, str]]:
-    for target in ("nft", "iptables"):
-        report = Report()
-        artifact = compile_policy(Text(CLOSED, "closed.policy", Path()), target, report)
-        assert artifact is not None, report.in_order()
-        for file in artifact.files:
-            yield CLOSED_FILES[file.name], file.text
-
-
-def _units(state: Path, refresh_s: int | None, program: Sequence[str]) -> Files:
-    loader = _word(str(boot_place.ROOT / SERVICE_FOLDER / LOADER))
-    files = {UNITS / SERVICE: _rendered(SERVICE, {"loader": loader})}
-    if refresh_s is not None:
-        command = " ".join(map(_word, (*program, "refresh", "--all")))
-        # Only a command line knows variables: systemd.exec(5).
-        variable = "" if state == FOLDER else _word(f"{VARIABLE}={state}").replace("$$", "$")
-        files[UNITS / REFRESH] = _rendered(REFRESH, {"command": command, "variable": variable})
-        times = {"seconds": str(refresh_s), "spread": str(refresh_s // SPREAD)}
-        files[UNITS / TIMER] = _rendered(TIMER, times)
-    return files
-
-
-def _rendered(name: str, values: Mapping[str, str]) -> str:
-    return render(f"service/{name}.j2", name, values).text
-
-
-def _word(word: str) -> str:
-    """A word of a command line in a unit: systemd.service(5), systemd.syntax(7)."""
-    for special, written in {"\\": "\\\\", '"': '\\"', "%": "%%", "$": "$$"}.items():
-        word = word.replace(special, written)
-    return f'"{word}"' if not word or set(word) & set(" \t'\"\\;") else word
-
-
 # --- the disk ---------------------------------------------------------------------------------
 
 
@@ -193,11 +162,15 @@ def _may_replace(root: Path, written: Files, report: Report) -> bool:
 def _written(root: Path, files: Files) -> Iterator[str]:
     for place, text in files.items():
         path = root / place
-        if path.is_file() and path.read_bytes() == text.encode():
+        if _is_there(path, text):
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         durable.put_file(path, text.encode(), 0o644)
         yield f"wrote {path}"
+
+
+def _is_there(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode()
 
 
 def _removed(root: Path, places: frozenset[Path]) -> Iterator[str]:

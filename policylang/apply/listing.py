@@ -32,9 +32,8 @@ def listing(engine: Engine, report: Report) -> Listing | None:
     """What is there, of us and of others; None, and `loading-failed`, where it is not told."""
     tools = engines.tools_of(engine)
     if not tools:
-        text = (
-            _told(["nft", "-j", "list", "ruleset"], report) if _has_nft() else _by_library(report)
-        )
+        has_nft = programs.find("nft") is not None
+        text = _told(["nft", "-j", "list", "ruleset"], report) if has_nft else _by_library(report)
         return None if text is None else Listing("nft", json=text)
     texts: list[str] = []
     for tool in tools:
@@ -48,10 +47,6 @@ def listing(engine: Engine, report: Report) -> Listing | None:
         return None
     rules_v4, rules_v6 = texts
     return Listing("iptables", rules_v4=rules_v4, rules_v6=rules_v6, sets=sets)
-
-
-def _has_nft() -> bool:
-    return programs.find("nft") is not None
 
 
 def _by_library(report: Report) -> str | None:

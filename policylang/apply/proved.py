@@ -7,8 +7,6 @@ order of these steps, and what to say where they fail.
 
 from __future__ import annotations
 
-import grp
-import pwd
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from policylang import pipeline
 from policylang.analysis import natives
 from policylang.analysis.agreement import Disagreement, Ground
 from policylang.analysis.diagram import TooLargeError
-from policylang.analysis.differing import Told, in_words, packet_in_words
+from policylang.analysis.differing import in_words, packet_in_words
 from policylang.analysis.machine import Goto, Machine, Obscure, Unknown
 from policylang.analysis.modelled import machine_of
 from policylang.analysis.ours import as_asked, as_listed
@@ -29,9 +27,11 @@ from policylang.analysis.reading_nft import read_nft
 from policylang.analysis.unreadable import UnreadableError
 from policylang.apply import transaction
 from policylang.apply.engine import Engine
+from policylang.apply.here import Here, here_of, utc_offset_s
 from policylang.apply.listing import Listing
 from policylang.apply.loaded import Chain, Loaded
 from policylang.apply.transaction import Rehearsal
+from policylang.backends.base import Artifact
 from policylang.diagnostics import Report
 from policylang.ir import actions as ir
 from policylang.ir.ruleset import Rule, Ruleset
@@ -54,17 +54,29 @@ def is_proved(ruleset: Ruleset, rehearsal: Rehearsal, engine: Engine, report: Re
     return proof(ruleset, rehearsal, engine, report) is not None
 
 
-def proof(ruleset: Ruleset, rehearsal: Rehearsal, engine: Engine, report: Report) -> Proof | None:
+def proof(
+    ruleset: Ruleset,
+    rehearsal: Rehearsal,
+    engine: Engine,
+    report: Report,
+    *,
+    here: Here | None = None,
+    again: Rehearsal | None = None,
+) -> Proof | None:
     """What was proved; None, with `not-as-meant` or `not-proved` in `report`, where it is not so.
 
     `ruleset` is as the statements say it (`pipeline.lowered`), `rehearsal` of the artifact that
-    it became. Where rules have lines of the target's
-    own, they are loaded once more, with a log in the place of each.
+    it became. Where rules have lines of the target's own, they are loaded once more, with a log in
+    the place of each. Where there is too much to prove, `unproved` is reported, and that is told.
+
+    Another machine's rehearsal comes with what that machine tells of itself in `here`, and with its
+    rehearsal of `with_logs` in `again`.
     """
+    here = here_of(ruleset) if here is None else here
     target = rehearsal.listing.target
     marked = natives.marked(ruleset, target)
     if marked is not None:
-        again = _rehearsed(marked, target, engine)
+        again = _rehearsed(marked, target, engine) if again is None else again
         if again is None:
             _not_proved(engine.way, "the rules without lines of its own language", "", report)
             return None
@@ -72,11 +84,11 @@ def proof(ruleset: Ruleset, rehearsal: Rehearsal, engine: Engine, report: Report
             _not_proved(engine.way, "lines of its own language among the others", "", report)
             return None
         ruleset, rehearsal = marked, again
-    listed = read(rehearsal.listing, engine.way, report, ruleset)
+    listed = read(rehearsal.listing, engine.way, report, ruleset, here)
     if listed is None:
         return None
     listed = as_listed(listed, ruleset, target)
-    meant = policy_machine(ruleset, target)
+    meant = policy_machine(ruleset, target, here)
     if _is_understood(listed, engine.way, report) and _agree(
         meant, listed, target, engine.way, report
     ):
@@ -84,32 +96,41 @@ def proof(ruleset: Ruleset, rehearsal: Rehearsal, engine: Engine, report: Report
     return None
 
 
-def _rehearsed(meant: Ruleset, target: str, engine: Engine) -> Rehearsal | None:
+def with_logs(meant: Ruleset, target: str) -> Artifact | None:
+    """What is rehearsed beside the policy's rules, to prove them; None where nothing is."""
+    marked = natives.marked(meant, target)
+    return None if marked is None else _artifact(marked, target)
+
+
+def _artifact(meant: Ruleset, target: str) -> Artifact | None:
     ruleset = pipeline.optimised(meant, Report())
-    artifact = None if ruleset is None else pipeline.artifact_of(ruleset, target, Report())
+    return None if ruleset is None else pipeline.artifact_of(ruleset, target, Report())
+
+
+def _rehearsed(meant: Ruleset, target: str, engine: Engine) -> Rehearsal | None:
+    artifact = _artifact(meant, target)
     return None if artifact is None else transaction.rehearsal(artifact, engine, Report())
 
 
-def policy_machine(ruleset: Ruleset, target: str) -> Machine:
+def policy_machine(ruleset: Ruleset, target: str, here: Here | None = None) -> Machine:
     """The rules of a policy, in the words in which a target's can be compared with them."""
-    machine = machine_of(ruleset, target=target, owners=owners(ruleset))
-    return as_asked(machine, ruleset, target, utc_offset_s())
+    here = here_of(ruleset) if here is None else here
+    machine = machine_of(ruleset, target=target, owners=here.owners)
+    return as_asked(machine, ruleset, target, here.utc_offset_s)
 
 
-def utc_offset_s() -> int:
-    """How far local time is ahead of UTC at the present."""
-    offset = datetime.now().astimezone().utcoffset()
-    return 0 if offset is None else int(offset.total_seconds())
-
-
-def read(text: Listing, way: str, report: Report, ruleset: Ruleset) -> Machine | None:
+def read(
+    text: Listing, way: str, report: Report, ruleset: Ruleset, here: Here | None = None
+) -> Machine | None:
     """The rules of a listing; None, and `not-proved`, where it is none.
 
     `ruleset` says whether last days end at midnight in UTC or in local time.
     """
     try:
         if text.target == "nft":
-            return read_nft(_ending_at_midnight(text.json) if _is_local(ruleset) else text.json)
+            offset_s = utc_offset_s() if here is None else here.utc_offset_s
+            is_local = _is_local(ruleset)
+            return read_nft(_ending_at_midnight(text.json, offset_s) if is_local else text.json)
         return read_iptables(text.rules_v4, text.rules_v6, text.sets)
     except UnreadableError as error:
         message = f"what {way} lists cannot be read: {error.message}"
@@ -132,31 +153,10 @@ def _is_local(ruleset: Ruleset) -> bool:
 _MOMENT = re.compile(r'(?<="right": ")\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?=")')
 
 
-def _ending_at_midnight(text: str) -> str:
+def _ending_at_midnight(text: str, offset_s: int) -> str:
     """A listing in which moments are those of the clock by which nft read them."""
-    offset = timedelta(seconds=utc_offset_s())
+    offset = timedelta(seconds=offset_s)
     return _MOMENT.sub(lambda found: str(datetime.fromisoformat(found[0]) + offset), text)
-
-
-def owners(ruleset: Ruleset) -> dict[tuple[str, str], int]:
-    """The numbers that users and groups which rules name have on this machine."""
-    names = {
-        (guard.kind, name)
-        for chain in ruleset.chains
-        for item in chain.items
-        if isinstance(item, Rule)
-        for guard in item.guards
-        if isinstance(guard, ir.OwnerGuard)
-        for name in guard.names
-    }
-    found: dict[tuple[str, str], int] = {}
-    for kind, name in names:
-        try:
-            number = pwd.getpwnam(name).pw_uid if kind == "user" else grp.getgrnam(name).gr_gid
-        except KeyError:
-            continue  # the target's own program has refused it
-        found[kind, name] = number
-    return found
 
 
 # --- comparing --------------------------------------------------------------------------------
@@ -173,7 +173,8 @@ def _agree(meant: Machine, listed: Machine, target: str, way: str, report: Repor
         found = list(islice(_disagreements(meant, listed, way, report), MOST_TOLD))
     except TooLargeError:
         message = f"there are too many different packets to prove what {way} does to each"
-        report.add("unproved", message, None, help="the kernel took the rules, and they are loaded")
+        help_ = "the kernel took the rules: `apply` loads them nevertheless"
+        report.add("unproved", message, None, help=help_)
         return True
     for one in found:
         tell(one, way, report)
@@ -194,7 +195,7 @@ def _disagreements(
 
 def tell(found: Disagreement, way: str, report: Report) -> None:
     """Report `not-as-meant`, at the statement that decides what is meant."""
-    told: Told = in_words(found)
+    told = in_words(found)
     message = f"{way} {told.loaded} where the policy {told.meant}: {told.packet} ({told.hook})"
     parts = [f"it meets {told.line}" if told.line else "it meets no rule that decides"]
     if told.beside:

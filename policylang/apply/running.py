@@ -28,9 +28,11 @@ def running(report: Report) -> tuple[Listing, ...] | None:
     found: list[Listing] = []
     taken: set[tuple[str, str]] = set()
     for engine in engines.present():
-        if engine.way == "nft" and programs.find("nft") is None:
+        # Without its program libnftables may be there; without both there are no rules to be told.
+        is_extra = engine.way == "nft" and programs.find("nft") is None
+        shown = listing(engine, Report() if is_extra else report)
+        if shown is None and is_extra:
             continue
-        shown = listing(engine, report)
         if shown is None:
             return None
         found.append(shown)

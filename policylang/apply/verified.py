@@ -7,7 +7,7 @@ knows how to take our rules out of a listing of all; what rules mean it asks `an
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -15,8 +15,9 @@ from typing import Any
 from policylang.analysis.agreement import Disagreement, Ground, side
 from policylang.analysis.deeds import Deeds, Where
 from policylang.analysis.diagram import Packets
-from policylang.analysis.machine import Base, Goto, Hook, Line, Machine, Question
+from policylang.analysis.machine import Base, Machine, Question
 from policylang.analysis.ours import as_listed
+from policylang.analysis.together import together
 from policylang.apply import engines, programs, proved, restore
 from policylang.apply.engine import Engine
 from policylang.apply.generation import OURS, target
@@ -207,32 +208,9 @@ def _everybodys(live: Listing, own: Machine, engine: Engine, ruleset: Ruleset) -
         found = proved.read(Listing("nft", json=text), "nft", quiet, ruleset)
         if found is not None:
             machines.append(found)
-    total = _together(machines)
+    total = together(machines)
     has_others = len(_filled(total)) > len(_filled(own))
     return total if has_others or _lines(total) > _lines(own) else None
-
-
-def _together(machines: Iterable[Machine]) -> Machine:
-    """All rules on their hooks; names of chains are told apart by whose they are."""
-    bases: list[Base] = []
-    chains: dict[str, tuple[Line, ...]] = {}
-    for number, machine in enumerate(machines):
-        names = {name: f"{number} {name}" for name in machine.chains}
-        bases += (replace(base, chain=names[base.chain]) for base in machine.bases)
-        for name, lines in machine.chains.items():
-            chains[names[name]] = tuple(_leading(line, names) for line in lines)
-    order = list(Hook)
-    bases.sort(key=lambda base: (order.index(base.hook), base.priority))
-    return Machine(tuple(bases), chains)
-
-
-def _leading(line: Line, names: Mapping[str, str]) -> Line:
-    """A line with another name for the chain that it leads to."""
-    match line.act:
-        case ir.Jump(chain) | Goto(chain):
-            return replace(line, act=replace(line.act, chain=names[chain]))
-        case _:
-            return line
 
 
 def _filled(machine: Machine) -> list[Base]:

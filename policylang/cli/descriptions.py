@@ -35,7 +35,7 @@ examples:
   sudo policylang verify web.policy
       prove that the rules of both targets do what the policy says, for every packet
   policylang diff old.policy new.policy
-      say which packets fare otherwise
+      say which packets fare otherwise; `review` comments on that, `golden` keeps rules for it
   policylang services mail
       list the services that are built in, all or those of a name, a topic or a port
   policylang groups private
@@ -47,8 +47,8 @@ exit status:
   0  done
   1  the command line is wrong; the policy has errors, or could not be read, written or loaded; or
      is not canonical (`fmt --check`, `fmt --diff`); or nothing is found (`services`, `groups`)
-  2  the answer is no: there is a difference (`plan --detailed-exitcode`, `drift`, `diff`, `verify
-     --live`), something fails (`test`, `trace`, `query`), or something is found (`lint`)
+  2  the answer is no: something differs (`plan --detailed-exitcode`, `apply --check`, `drift`,
+     `diff`, `golden`, `review`, `verify --live`), fails (`test`, `trace`, `query`), is odd (`lint`)
   3  a mistake in policylang itself
 """
 
@@ -106,12 +106,11 @@ PLAN_EXAMPLES = """\
 examples:
   sudo policylang plan web.policy
   sudo policylang plan web.policy --detailed-exitcode    0: none, 1: error, 2: changes
-  sudo policylang plan web.policy --json
 
-With `--json` standard output is one object with the keys way, add, change, remove and recommented
-(counts), changes (each with kind, place, before, after and statement), sets (each with set, added
-and removed), removes (ways by which something of an earlier apply is in force) and ends (open
-connections that are cut).
+With `--json` standard output is one object with the keys schema (1), way, add, change, remove and
+recommented (counts), changes (each with kind, place, before, after and statement), sets (each with
+set, added and removed), removes (ways by which something of an earlier apply is in force) and ends
+(open connections that are cut).
 """
 
 APPLY = """\
@@ -135,7 +134,10 @@ examples:
   sudo policylang apply web.policy
   sudo policylang apply web.policy --yes --confirm 2m
   sudo policylang apply web.policy --target iptables --flavour legacy
-  sudo policylang apply web.policy --netns router1 --yes
+  sudo policylang apply web.policy --check --json    0: nothing would change, 1: error, 2: it would
+
+With `--json` (as of `confirm`, `rollback`) nothing is asked, and standard output is an object of
+schema (1), changed, check, way, generation, confirm_s, diff, beside, diagnostics and error.
 """
 
 CONFIRM = """\
@@ -147,7 +149,7 @@ Run it from a new connection: that one can be made is what it confirms.
 ROLLBACK = """\
 Go back: end a change that waits to be confirmed, or else load the generation that was in force
 before, or the one of that number. What is loaded is what was kept of it, never what the kernel
-lists.
+lists. Who works over SSH is warned where it would not let them in again, as by `apply`.
 """
 
 PANIC = """\
@@ -192,7 +194,7 @@ kernel acts on it. Where a packet would fare otherwise it is shown, and the exit
 
 With `--live` what is in force is compared too, and what other programs' rules beside it change is
 told. Only what happens to packets counts: rules that are written otherwise are no difference. The
-exit status is 2 where what is in force differs.
+exit status is 2 where what is in force differs, or where there is too much to be proved.
 """
 
 VERIFY_EXAMPLES = """\
@@ -206,16 +208,15 @@ examples:
   sudo policylang verify web.policy --live --netns branch --format json
       the same in another network namespace, for programs
 
-With `--format json` standard output is an object with version (1), agrees, ways (each with way and
-seconds), left_out (each with target and why), live (null, or way, agrees, differences and beside)
-and diagnostics.
+With `--format json` standard output is an object with version (1), agrees, ways (way, seconds and
+proved), left_out (target and why), live (null, or way, agrees, differences, beside), diagnostics.
 """
 
 LINT = """\
 Say what is right in policies and yet hardly meant: statements that no packet reaches or that change
 nothing, allows that something else undoes, services for the whole world beside those for some,
-zones that share packets, helpers that face the Internet, IPv6 open where IPv4 is closed, and what
-nothing uses. Each is proved over all packets and shown with what causes it, or with a packet.
+zones that share packets, helpers that face the Internet, IPv6 open where IPv4 is closed, untracked
+traffic without answers, sets never asked, and what nothing uses. Each is proved over all packets.
 
 What `check` warns of is said as well. The exit status is 2 where something is found, and 1 where a
 policy has errors. A comment silences one place:

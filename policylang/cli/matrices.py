@@ -18,28 +18,34 @@ if TYPE_CHECKING:
 WIDTH = 100  # columns of a line
 _MARKS = {"yes": "yes", "partly": "partly", "no": "-", None: ""}
 _COLORS = {"yes": "32", "partly": "33", "no": "2"}
-OF_IPV4 = "these rules are of IPv4: nothing is said of IPv6"
 _LEGEND = "yes: all of it passes; partly: some of it, or on a condition; -: none of it"
+
+
+def left_out(families: tuple[int, ...]) -> str:
+    """What is said where rules are of one family alone; nothing where they are of both."""
+    if len(families) != 1:
+        return ""
+    (known,) = families
+    return f"these rules are of IPv{known}: nothing is said of IPv{10 - known}"
 
 
 def tell(
     rows: Sequence[Row],
     services: Sequence[Service],
     chosen: argparse.Namespace,
-    *,
-    is_of_ipv4: bool,
+    families: tuple[int, ...],
 ) -> None:
-    """Print the table; `is_of_ipv4` says that nothing is known of IPv6."""
+    """Print the table; of other `families` nothing is known."""
     if chosen.format == "json":
-        print(json.dumps(as_json(rows, services, (4,) if is_of_ipv4 else (4, 6)), indent=2))
+        print(json.dumps(as_json(rows, services, families), indent=2))
     else:
         shown = tuple(row for row in rows if chosen.all or any(map(_passes, row.answers)))
         print("\n".join(_lines(shown, services, wants_color(chosen.color, sys.stdout))))
         if left := len(rows) - len(shown):
             are = "row is" if left == 1 else "rows are"
             print(f"{left} {are} left out, by which nothing passes; `--all` shows them")
-        if is_of_ipv4:
-            print(OF_IPV4)
+        if note := left_out(families):
+            print(note)
 
 
 def _passes(answer: Answer | None) -> bool:

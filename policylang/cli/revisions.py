@@ -59,6 +59,15 @@ def laid_out(revision: Revision, report: Report) -> Iterator[Path | None]:
         yield _laid_out(revision, Path(folder), report)
 
 
+def is_there(revision: Revision, report: Report) -> bool | None:
+    """Whether the revision has the file; None, reported as by `laid_out`, where git cannot say."""
+    repository = _repository(revision, report)
+    tree = None if repository is None else _tree(revision, report)
+    if repository is None or tree is None:
+        return None
+    return _path_within(revision, tree, repository.prefix) is not None
+
+
 def _laid_out(revision: Revision, folder: Path, report: Report) -> Path | None:
     repository = _repository(revision, report)
     tree = None if repository is None else _tree(revision, report)

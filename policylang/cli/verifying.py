@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from policylang.apply.transaction import Rehearsal
 from policylang.apply.verified import Beside, Found
 from policylang.backends import TARGETS
 from policylang.cli.changing import site_of
+from policylang.cli.formats import ELSEWHERE
 from policylang.cli.options import CHANGES, DONE, REFUSED
 from policylang.cli.render import as_json
-from policylang.cli.teller import Teller
+from policylang.cli.teller import Teller, show
 from policylang.cli.visible import visible
 from policylang.diagnostics import Report, Severity
 from policylang.ir.ruleset import Ruleset
@@ -33,29 +35,33 @@ MOST_TOLD = 5  # differences of what is in force
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """One way to load, in which the rules were proved, and how long that took."""
+    """One way to load, in which the rules were looked at, and how long that took.
+
+    `is_proved` is false where there was too much to prove.
+    """
 
     way: str
     engine: Engine
     rehearsal: Rehearsal
     seconds: float
+    is_proved: bool
 
 
 def verify(chosen: argparse.Namespace, source: Source | None, teller: Teller) -> int:
     """Prove the rules by each way that was asked for; with `--live` compare what is in force.
 
     With `--format json` one object on standard output: `version` 1, `agrees`, `ways` with `way`,
-    `seconds` of each that was proved, `left_out` with `target` and `why` of each that the policy
-    cannot be loaded by, `live` (null without `--live`) with `way`, `agrees`, `differences` and
-    `beside`, and `diagnostics` as `check` tells them. A difference has `hook`, `packet`, `should`,
-    `does`, `statement` and `rule`; what others' rules change has `hook`, `packet`, `denied`,
-    `sure` and `rule`.
+    `seconds` and `proved` (false where there was too much to prove) of each, `left_out` with
+    `target` and `why` of each that the policy cannot be loaded by, `live` (null without `--live`)
+    with `way`, `agrees`, `differences` and `beside`, and `diagnostics` as `check` tells them. A
+    difference has `hook`, `packet`, `should`, `does`, `statement` and `rule`; what others' rules
+    change has `hook`, `packet`, `denied`, `sure` and `rule`.
     """
     report = teller.report
     ruleset = None
     if source is not None:
         ruleset = pipeline.lowered(source, report, parameters=chosen.parameters)
-    proved_ways: list[Verified] = []
+    looked_at: list[Verified] = []
     left_out: list[tuple[str, str]] = []
     found: Found | None = None
     if ruleset is not None and not report.has_errors:
@@ -68,14 +74,14 @@ def verify(chosen: argparse.Namespace, source: Source | None, teller: Teller) ->
                 continue
             report.take(own)
             if done is not None:
-                proved_ways.append(done)
+                looked_at.append(done)
         if chosen.live and not report.has_errors:
-            found = _live(chosen, ruleset, proved_ways, report)
-    if not (proved_ways or report.has_errors):
+            found = _live(chosen, ruleset, looked_at, report)
+    if not (looked_at or report.has_errors):
         for _, why in left_out:
             help_ = "no target that is here can express the whole policy"
             report.add("unsupported", why, None, help=help_)
-    if not (proved_ways or report.has_errors):
+    if not (looked_at or report.has_errors):
         report.add(
             "program-missing",
             "no program is here that could load the rules",
@@ -83,14 +89,26 @@ def verify(chosen: argparse.Namespace, source: Source | None, teller: Teller) ->
             help="install the package `nftables` or `iptables`",
         )
     if chosen.format == "json":
-        print(json.dumps(_as_json(proved_ways, left_out, found, report), indent=2))
+        print(json.dumps(_as_json(looked_at, left_out, found, report), indent=2))
     else:
-        teller.show()
-        for line in _lines(teller.name, proved_ways, left_out, found, report):
-            print(line)
+        # One log, or commands that would else be lost among others' words, by themselves.
+        is_elsewhere = chosen.format in ELSEWHERE
+        if is_elsewhere:
+            show(report, chosen, sys.stdout)
+        else:
+            teller.show()
+        for line in _lines(teller.name, looked_at, left_out, found, report):
+            print(line, file=sys.stderr if is_elsewhere else sys.stdout)
     if report.has_errors:
         return REFUSED
-    return CHANGES if found is not None and found.differences else DONE
+    return DONE if _agrees(found, report) else CHANGES
+
+
+def _agrees(found: Found | None, report: Report) -> bool:
+    """Whether all that was asked for is proved."""
+    if report.has_errors or _is_unproved(report):
+        return False
+    return found is None or not found.differences
 
 
 def _ways(chosen: argparse.Namespace, report: Report) -> list[tuple[str, Engine]]:
@@ -116,6 +134,10 @@ def _is_unsupported(found: Report) -> bool:
     return bool(errors) and all(d.code == "unsupported" for d in errors)
 
 
+def _is_unproved(found: Report) -> bool:
+    return any(d.code == "unproved" for d in found.diagnostics)
+
+
 def _verified(ruleset: Ruleset, target: str, engine: Engine, report: Report) -> Verified | None:
     began = time.monotonic()
     rules = pipeline.optimised(ruleset, report)
@@ -125,13 +147,14 @@ def _verified(ruleset: Ruleset, target: str, engine: Engine, report: Report) -> 
     rehearsal = transaction.rehearsal(artifact, engine, report)
     if rehearsal is None or not proved.is_proved(ruleset, rehearsal, engine, report):
         return None
-    return Verified(engine.way, engine, rehearsal, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return Verified(engine.way, engine, rehearsal, seconds, not _is_unproved(report))
 
 
 def _live(
     chosen: argparse.Namespace, ruleset: Ruleset, ways: list[Verified], report: Report
 ) -> Found | None:
-    """What is in force, compared; None, with an error, where it is not to be compared."""
+    """What is in force, compared; None, with an error or `unproved`, where it cannot be."""
 
     def look(state: State) -> Found | None:
         in_force = [engine.way for engine in engines.in_force(report)]
@@ -175,7 +198,8 @@ def _lines(
     if report.has_errors:
         return
     for way in ways:
-        yield f"{name}: {way.way} does with every packet what the policy says"
+        does = "does with every packet what the policy says" if way.is_proved else "is not proved"
+        yield f"{name}: {way.way} {does}"
     if found is None:
         return
     if found.differences:
@@ -201,9 +225,8 @@ def _difference_lines(one: Disagreement) -> Iterator[str]:
 
 
 def _beside_line(beside: Beside) -> str:
-    may = "" if beside.is_sure else "may "
-    verb = ("deny", "let pass")[not beside.is_denied]
-    does = f"{may}{verb}" if may else {"deny": "denies", "let pass": "lets pass"}[verb]
+    surely, perhaps = ("denies", "may deny") if beside.is_denied else ("lets pass", "may let pass")
+    does = surely if beside.is_sure else perhaps
     by = f" ({visible(beside.place)})" if beside.place else ""
     what = "what the policy lets pass" if beside.is_denied else "what the policy denies"
     packet = visible(packet_in_words(beside.packet))
@@ -215,8 +238,11 @@ def _as_json(
 ) -> dict[str, object]:
     return {
         "version": 1,
-        "agrees": not report.has_errors and not (found is not None and found.differences),
-        "ways": [{"way": way.way, "seconds": round(way.seconds, 3)} for way in ways],
+        "agrees": _agrees(found, report),
+        "ways": [
+            {"way": way.way, "seconds": round(way.seconds, 3), "proved": way.is_proved}
+            for way in ways
+        ],
         "left_out": [{"target": target, "why": why} for target, why in left_out],
         "live": None if found is None else _found_as_json(found),
         "diagnostics": json.loads(as_json(report.in_order())),

@@ -50,7 +50,16 @@ from tests.backends.iptables_station import (
     Bench,
     counted,
 )
-from tests.backends.nft_station import FAR, OWN, WIRES, Packet, arriving, leaving, ruleset
+from tests.backends.nft_station import (
+    FAR,
+    OWN,
+    WIRES,
+    Packet,
+    arriving,
+    introduced,
+    leaving,
+    ruleset,
+)
 from tests.kernel.ground import CommandError, Family
 
 each_flavour = pytest.mark.parametrize("flavour", FLAVOURS)
@@ -390,7 +399,9 @@ def test_who_has_no_address_yet_is_answered(bare: Bench, flavour: str) -> None:
         bare.station.throw([offer, replace(offer, wire="eth0"), replace(offer, ports=(67, 69))])
         assert bare.counts(flavour)[4, "answer"] == 1
     finally:
-        inside.ip(*(f"addr add {OWN[wire][4]}/24 brd + dev {wire}" for wire in WIRES))
+        for wire in WIRES:
+            # With its last address an interface forgets all its neighbours.
+            inside.ip(f"addr add {OWN[wire][4]}/24 brd + dev {wire}", *introduced(wire))
 
 
 @each_flavour

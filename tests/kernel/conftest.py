@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.conftest import UPDATE
 
 from . import ftp, secure_shell
 from .applied import Firewall
+from .desk import Desk
 from .ground import Ground, Loader, ground, obstacle
 from .helpers_proved import real
 from .helpers_proved.page import Page
@@ -112,6 +114,19 @@ def firewall(
         laid.inside.sysctl("net.ipv4.ip_forward", "1")
         laid.inside.sysctl("net.ipv6.conf.all.forwarding", "1")
         yield Firewall(laid, request.param, directory)
+
+
+@pytest.fixture(params=Loader, ids=lambda loader: loader.value)
+def loader(request: pytest.FixtureRequest) -> Loader:
+    """Each way to load policies."""
+    chosen: Loader = request.param
+    return chosen
+
+
+@pytest.fixture
+def desk(pair: Ground, loader: Loader, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
+    """Where commands are typed for a firewall with one neighbour, for each way to load."""
+    return Desk(pair, loader, tmp_path, capsys)
 
 
 @pytest.fixture

@@ -22,7 +22,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import (
+    ExitStack,
+    contextmanager,
+    nullcontext,
+    redirect_stderr,
+    redirect_stdout,
+    suppress,
+)
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -35,6 +42,9 @@ from policylang.cli import main
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
+MS_BIND, MNT_DETACH = 4096, 2  # linux/mount.h, linux/fs.h
+
+NAMESPACES = Path("/run/netns")  # ip-netns(8)
 
 PROGRAMS = ("ip", "nft", "iptables-nft-restore", "iptables-legacy-restore", "ipset", "conntrack")
 
@@ -86,8 +96,12 @@ class Namespace:
     @classmethod
     def create(cls, role: str) -> Namespace:
         """Return a new namespace whose name tells this process, a serial number and `role`."""
-        name = f"pl{os.getpid()}-{next(_serial)}-{role}"
-        _call(["ip", "netns", "add", name])
+        number = next(_serial)
+        name = f"pl{os.getpid()}-{number}-{role}"
+        if number == 0:
+            _call(["ip", "netns", "add", name])  # which prepares the folder, too
+        else:
+            _add(NAMESPACES / name)
         namespace = cls(name)
         try:
             # Interfaces that are made later take `default`: no duplicate address detection, or
@@ -109,19 +123,26 @@ class Namespace:
         # Children of children (a server's sessions): nobody but this test could start anything in
         # this namespace, so what is still in it is ours.
         _wait(self._is_empty_once_killed, f"the processes in {self.name} to end")
-        _call(["ip", "netns", "del", self.name])
+        _delete(NAMESPACES / self.name)
 
     def _is_empty_once_killed(self) -> bool:
-        inside = map(int, _call(["ip", "netns", "pids", self.name]).stdout.split())
-        left = [pid for pid in inside if pid != os.getpid()]
+        left = [pid for pid in self._inside() if pid != os.getpid()]
         for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return not left
 
+    def _inside(self) -> Iterator[int]:
+        """The processes in it."""
+        own = (NAMESPACES / self.name).stat().st_ino
+        for place in Path("/proc").iterdir():
+            with suppress(OSError):  # it has ended
+                if place.name.isdecimal() and (place / "ns" / "net").stat().st_ino == own:
+                    yield int(place.name)
+
     def ip(self, *commands: str) -> None:
         """Carry out `ip` commands, one a line, in one process."""
-        _call(["ip", "-netns", self.name, "-batch", "-"], stdin="\n".join(commands))
+        _call(["ip", "-batch", "-"], stdin="\n".join(commands), within=self)
 
     def run(
         self,
@@ -132,9 +153,13 @@ class Namespace:
         check: bool = True,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program to its end; raises `CommandError` unless `check` is off."""
-        inside = ["ip", "netns", "exec", self.name, *argv]
-        return _call(inside, timeout_s, stdin=stdin, check=check, env=env)
+        """Run a program to its end; raises `CommandError` unless `check` is off.
+
+        It inherits the namespace, which takes half the time of `ip netns exec`: that makes a mount
+        namespace as well, and mounts another /sys, and what is in /etc/netns. Who needs these
+        says so, as who mounts anything says `unshare --mount`.
+        """
+        return _call(argv, timeout_s, stdin=stdin, check=check, env=env, within=self)
 
     def spawn(
         self,
@@ -166,7 +191,7 @@ class Namespace:
         """Let the calling thread open its sockets in this namespace; they stay in it for good."""
         home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            there = os.open(f"/run/netns/{self.name}", os.O_RDONLY | os.O_CLOEXEC)
+            there = os.open(NAMESPACES / self.name, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 _setns(there)
             finally:
@@ -235,10 +260,35 @@ def end(child: subprocess.Popen[bytes], patience_s: float = 2) -> None:
             pipe.close()
 
 
+def _add(path: Path) -> None:
+    """What `ip netns add` does, in a fifth of the time."""
+    path.touch(0o000, exist_ok=False)
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _succeeded("unshare", _libc.unshare(CLONE_NEWNET))
+        try:
+            made = b"/proc/thread-self/ns/net"
+            _succeeded("mount", _libc.mount(made, os.fsencode(path), b"none", MS_BIND, None))
+        finally:
+            _setns(home)
+    finally:
+        os.close(home)
+
+
+def _delete(path: Path) -> None:
+    """What `ip netns del` does."""
+    _succeeded("umount2", _libc.umount2(os.fsencode(path), MNT_DETACH))
+    path.unlink()
+
+
 def _setns(descriptor: int) -> None:
-    if _libc.setns(descriptor, CLONE_NEWNET) != 0:
+    _succeeded("setns", _libc.setns(descriptor, CLONE_NEWNET))
+
+
+def _succeeded(call: str, status: int) -> None:
+    if status != 0:
         code = ctypes.get_errno()
-        raise OSError(code, f"setns: {os.strerror(code)}")
+        raise OSError(code, f"{call}: {os.strerror(code)}")
 
 
 def _own_family_only(opened: socket.socket, family: Family) -> None:
@@ -265,18 +315,26 @@ def _call(
     stdin: str | None = None,
     check: bool = True,
     env: Mapping[str, str] | None = None,
+    within: Namespace | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        argv,
-        input=stdin if stdin is not None else "",
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=timeout_s,
-        cwd=REPOSITORY,
-        env={**os.environ, **(env or {})},
-        check=False,
-    )
+    with nullcontext() if within is None else within.entered():
+        child = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            cwd=REPOSITORY,
+            env={**os.environ, **(env or {})},
+        )
+    with child:
+        try:
+            out, err = child.communicate(stdin if stdin is not None else "", timeout_s)
+        except BaseException:
+            child.kill()
+            raise
+    done = subprocess.CompletedProcess(list(argv), child.returncode, out, err)
     if check and done.returncode != 0:
         told = f"{done.stdout}{done.stderr}"
         raise CommandError(f"{' '.join(argv)} ended with {done.returncode}\n{told}{stdin or ''}")

@@ -9,22 +9,25 @@ A *step* is a program that runs, or a change to a file that others can see.
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import policylang
 from policylang.apply import guard, kernel, programs, record, recovery, state
 from policylang.apply.plain import Plain
 from policylang.apply.record import Kept, Record, State
@@ -205,18 +208,24 @@ HOMES: set[int] = set()  # the namespaces whose rules are not scratch: those tha
 def _serve() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    _warm()
+    for module in pkgutil.walk_packages(policylang.__path__, "policylang."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    known: set[str] = set()
     for line in sys.stdin.buffer:
-        answers.write(json.dumps(_answer(json.loads(line))).encode() + b"\n")
+        asked = json.loads(line)
+        policies = {word for word in asked["arguments"] if word.endswith(".policy")}
+        for policy in sorted(policies - known):
+            _warm(policy)
+        known |= policies
+        answers.write(json.dumps(_answer(asked)).encode() + b"\n")
         answers.flush()
 
 
-def _warm() -> None:
-    """Compile once: the grammar and the templates are read then, and stay in memory."""
-    with tempfile.NamedTemporaryFile("w", suffix=".policy") as policy:
-        policy.write("allow ssh inbound\n")
-        policy.flush()
-        main(["check", policy.name])
+def _warm(policy: str) -> None:
+    """Compile once: the grammar, statements of such forms and the templates stay in memory."""
+    with redirect_stderr(io.StringIO()):
+        main(["check", policy])
 
 
 def _answer(asked: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import tty
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,20 +121,27 @@ class SecureShell:
 
 
 @contextmanager
-def secure_shell(laid: Ground, folder: Path) -> Iterator[SecureShell]:
-    """A server on the firewall whose clients come from zone `wan`; it ends with the namespace."""
+def secure_shell(
+    laid: Ground, folder: Path, started_by: Sequence[str] = ()
+) -> Iterator[SecureShell]:
+    """A server on the firewall whose clients come from zone `wan`; it ends with the namespace.
+
+    `started_by` is a command that the server's own is handed to.
+    """
     for name in ("host", "client"):
         key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
         subprocess.run(key, check=True)
     config = folder / "sshd_config"
     config.write_text(CONFIG.format(port=PORT, folder=folder))
     PRIVILEGES.mkdir(mode=0o755, exist_ok=True)
-    server = laid.firewall.spawn(["/usr/sbin/sshd", "-D", "-e", "-f", str(config)])
+    command = [*started_by, "/usr/sbin/sshd", "-D", "-e", "-f", str(config)]
+    server = laid.firewall.spawn(command)
     wait_until_open(laid.firewall, Family.IPV4, PORT, server)
     environment = {
         "PYTHONPATH": str(REPOSITORY),
         "POLICYLANG_STATE": str(folder / "state"),
         "XTABLES_LOCKFILE": str(folder / "lock"),
+        **({"PYTHONPYCACHEPREFIX": sys.pycache_prefix} if sys.pycache_prefix else {}),
     }
     wan = laid["wan"]
     yield SecureShell(laid.firewall, wan.neighbour, wan.near.ipv4, folder, environment)

@@ -204,16 +204,21 @@ def fill(place: Path, free: int) -> None:
         filler.write(b"\0" * PAGE * max(0, found.f_bavail - free))
 
 
-@pytest.mark.parametrize("options", [(FOR_GOOD,), ("--confirm", "60s")], ids=["good", "confirm"])
+@pytest.mark.parametrize(
+    ("options", "apart"), [((FOR_GOOD,), 1), (("--confirm", "60s"), 2)], ids=["good", "confirm"]
+)
 @NFT_ALONE
 def test_a_disk_that_is_full_at_any_write_is_told_and_what_is_told_is_so(
-    made: Machine, options: Sequence[str]
+    made: Machine, options: Sequence[str], apart: int
 ) -> None:
-    """Where it says that what was in force is in force, it is; and the next command can work."""
+    """Where it says that what was in force is in force, it is; and the next command can work.
+
+    Both write the same down until they load: one of them takes every page, the other every second.
+    """
     made.done("stop", "--yes")
     with small_disk(made) as place:
         made.done(*made.applying("one", FOR_GOOD))
-        for free in range(PAGES):
+        for free in range(0, PAGES, apart):
             fill(place, free)
             ran = made.run(*made.applying("other", *options))
             now = set(made.open_ports().values())

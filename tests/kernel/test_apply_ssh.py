@@ -104,6 +104,28 @@ def test_who_is_shut_out_is_warned_and_comes_in_again_when_the_time_is_over(
     assert "[not-confirmed]" in told
 
 
+@EACH_LOADER
+def test_who_goes_back_to_what_shuts_them_out_is_warned(shell: SecureShell, loader: Loader) -> None:
+    """Of a generation to which a change is taken back, and of one that is loaded again."""
+    applied(shell, "shut", loader, "--no-confirm")
+    # Nobody comes in any more: what opens again is applied on the machine itself.
+    here = ("sh", "-c")
+    shell.server.run([*here, apply(shell, "open", loader, "--yes", "--confirm", "60s")])
+    assert "warning[operator-shut-out]" in _back(shell)
+    shell.server.run([*here, apply(shell, "open", loader, "--yes", "--no-confirm")])
+    assert "warning[operator-shut-out]" in _back(shell, "--yes", "--confirm", "60s")
+    shell.server.run([*here, shell.policylang("rollback")])
+    applied(shell, "also", loader, "--no-confirm")
+    assert "operator-shut-out" not in _back(shell, "--yes", "--no-confirm")
+
+
+def _back(shell: SecureShell, *options: str) -> str:
+    """Roll back over a connection of its own; what was said."""
+    done = shell.run(shell.policylang("rollback", *options))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stderr
+
+
 def _kill_all_of_ours(shell: SecureShell) -> None:
     """Kill whatever is still there of policylang in the namespace."""
     for pid in shell.server.run(["ip", "netns", "pids", shell.server.name]).stdout.split():
@@ -156,13 +178,13 @@ table inet lossy {
 """
 
 
-@EACH_LOADER
 def test_a_lossy_link_delays_a_change_and_its_confirmation_and_breaks_neither(
-    shell: SecureShell, loader: Loader
+    shell: SecureShell,
 ) -> None:
+    """By one loader, for the link knows of none: the others confirm over SSH above."""
     load_nft(LOSSY, shell.clients)
-    applied(shell, "open", loader, "--no-confirm")
-    applied(shell, "also", loader, "--confirm", "60s")
+    applied(shell, "open", Loader.NFT, "--no-confirm")
+    applied(shell, "also", Loader.NFT, "--confirm", "60s")
     done = shell.run(shell.policylang("confirm"))
     assert done.returncode == 0, done.stderr
     now = status(shell)

@@ -9,20 +9,16 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from policylang.cli import main
+from tests.kernel.desk import Desk
 from tests.kernel.ground import (
-    Family,
     Ground,
     Loader,
     Reach,
-    ground,
     load_nft,
-    probe_tcp,
 )
 
 pytestmark = pytest.mark.usefixtures("kernel")
@@ -35,53 +31,6 @@ allow tcp 8001 inbound from wan
 allow ssh inbound from trusted
 """
 NEW = OLD.replace("tcp 8001", "tcp 8002")
-
-
-@pytest.fixture
-def net() -> Iterator[Ground]:
-    with ground("wan") as made:
-        yield made
-
-
-@pytest.fixture(params=list(Loader), ids=lambda loader: loader.value)
-def loader(request: pytest.FixtureRequest) -> Loader:
-    found: Loader = request.param
-    return found
-
-
-class Desk:
-    """Where commands are typed for a firewall, and what they said."""
-
-    def __init__(
-        self, net: Ground, loader: Loader, folder: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        self.net, self.loader, self.folder, self.capsys = net, loader, folder, capsys
-
-    def policy(self, text: str) -> str:
-        path = self.folder / "web.policy"
-        path.write_text(text)
-        return str(path)
-
-    def run(self, command: str, *arguments: str, status: int = 0, loads: bool = False) -> str:
-        """Standard output of a command that ends with that status."""
-        options = self.loader.options if loads else ()
-        argv = [command, *arguments, "--netns", self.net.firewall.name, *options]
-        assert main(argv) == status
-        self.said = self.capsys.readouterr()
-        return self.said.out
-
-    def apply(self, text: str, *options: str) -> str:
-        return self.run("apply", self.policy(text), "--yes", *options, loads=True)
-
-    def reaches(self, port: int) -> Reach:
-        wire = self.net["wan"]
-        with self.net.firewall.listen(Family.IPV4, port):
-            return probe_tcp(wire.neighbour, wire.near.ipv4, port)
-
-
-@pytest.fixture
-def desk(net: Ground, loader: Loader, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
-    return Desk(net, loader, tmp_path, capsys)
 
 
 # --- plan ------------------------------------------------------------------------------------
@@ -261,11 +210,11 @@ def typed(answer: str, *argv: str) -> tuple[int, str]:
     return child.wait(timeout=60), said.decode()
 
 
-def test_an_apply_asks(net: Ground, tmp_path: Path) -> None:
+def test_an_apply_asks(pair: Ground, tmp_path: Path) -> None:
     """It shows the plan, and does what is answered; without a terminal it does nothing."""
     policy = tmp_path / "web.policy"
     policy.write_text(OLD)
-    argv = ("apply", str(policy), "--netns", net.firewall.name)
+    argv = ("apply", str(policy), "--netns", pair.firewall.name)
     status, said = typed("n\n", *argv)
     assert (status, "to add" in said, "not loaded" in said) == (1, True, True)
     status, said = typed("y\n", *argv)

@@ -6,10 +6,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from policylang.analysis import agreement
+from policylang.analysis.diagram import TooLargeError
+from policylang.apply import verified
 from policylang.backends import nft
 from policylang.backends.iptables import places
 from policylang.backends.iptables.places import Place
@@ -133,6 +136,26 @@ def test_lines_of_a_targets_own_are_proved_to_stand_where_they_should(desk: Desk
     assert "does with every packet" in desk.run("verify", text)
     desk.apply(text)
     assert desk.live(text)["agrees"] is True
+
+
+def _too_large(*_: object) -> NoReturn:
+    raise TooLargeError
+
+
+def test_what_is_too_much_to_prove_is_no_proof(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is loaded, and of what is in force: it is told, and the status is not 0."""
+    monkeypatch.setattr(agreement.Ground, "followed", _too_large)
+    with pytest.raises(CommandError) as failed:
+        desk.run("verify")
+    assert f"{desk.loader.value} is not proved\n" in str(failed.value)
+    assert "does with every packet" not in str(failed.value)
+    desk.apply()
+    monkeypatch.undo()
+    monkeypatch.setattr(verified, "compared", _too_large)
+    found = desk.live()
+    assert (found["agrees"], found["live"]) == (False, None)
+    assert [way["proved"] for way in found["ways"]] == [True]
+    assert [d["code"] for d in found["diagnostics"]] == ["unproved"]
 
 
 # --- what is in force -------------------------------------------------------------------------

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from io import BytesIO, TextIOWrapper
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from policylang.cli import main
-from tests.kernel.ground import Ground, Loader, ground, probe_tcp
+from policylang.apply import programs
+from tests.kernel.desk import Desk
+from tests.kernel.ground import Loader, probe_tcp
 from tests.kernel.logged import kernel_log
 
 pytestmark = pytest.mark.usefixtures("kernel")
@@ -29,61 +28,10 @@ INSERT = ("nft", "insert", "rule", "inet", "policylang", "input")
 
 
 @pytest.fixture
-def net() -> Iterator[Ground]:
-    with ground("wan") as made:
-        yield made
-
-
-@pytest.fixture(params=list(Loader), ids=lambda loader: loader.value)
-def loader(request: pytest.FixtureRequest) -> Loader:
-    found: Loader = request.param
-    return found
-
-
-class Desk:
-    """Where commands are typed for a firewall."""
-
-    def __init__(
-        self, net: Ground, loader: Loader, policy: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        self.net, self.loader, self.policy, self.capsys = net, loader, policy, capsys
-        self.run("apply", str(policy), "--yes", *loader.options)
-
-    def run(self, command: str, *arguments: str, status: int = 0) -> str:
-        """Standard output of a command that ends with that status."""
-        self.capsys.readouterr()
-        ended = main([command, *arguments, "--netns", self.net.firewall.name])
-        said = self.capsys.readouterr()
-        assert ended == status, said.out + said.err
-        return said.out
-
-    def rules(self) -> list[str]:
-        """Every rule of ours, as the target's own program lists it."""
-        inside = self.net.firewall
-        if self.loader is Loader.NFT:
-            listed = inside.run(["nft", "list", "table", "inet", "policylang"]).stdout
-            lines = [line.strip() for line in listed.splitlines()]
-            words = ("accept", "drop", "reject", "jump ", "log prefix")
-            return [
-                line for line in lines if any(w in line for w in words) and " hook " not in line
-            ]
-        flavour = self.loader.value.removeprefix("iptables-")
-        listed = inside.run([f"iptables-{flavour}", "-S"]).stdout
-        return [line for line in listed.splitlines() if line.startswith("-A policylang")]
-
-
-@pytest.fixture
-def desk(
-    net: Ground,
-    loader: Loader,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Desk:
-    monkeypatch.setenv("POLICYLANG_STATE", str(tmp_path / "state"))
-    policy = tmp_path / "web.policy"
-    policy.write_text(POLICY)
-    return Desk(net, loader, policy, capsys)
+def desk(desk: Desk) -> Desk:
+    """A desk whose firewall has the policy."""
+    desk.apply(POLICY)
+    return desk
 
 
 def test_every_rule_that_the_kernel_lists_leads_to_its_statement(
@@ -134,7 +82,7 @@ def test_an_address_that_was_put_into_a_set_is_told(desk: Desk) -> None:
 
 
 def test_what_is_in_force_means_what_the_policy_says_until_somebody_changes_it(desk: Desk) -> None:
-    policy = str(desk.policy)
+    policy = desk.policy(POLICY)
     same = desk.run("diff", "live", policy)
     assert same == f"live → {policy}: no difference in meaning\n"
     assert "no difference" in desk.run("diff", "generation", policy)
@@ -152,3 +100,25 @@ def test_what_is_in_force_means_what_the_policy_says_until_somebody_changes_it(d
     assert sorted(found) == [f"  + inbound {f}tcp 9999 (INVALID ones too)" for f in families]
     assert "web.policy:7 default deny inbound" in said
     assert "no difference" in desk.run("diff", "generation:1", policy)
+
+
+@pytest.mark.parametrize("loader", [Loader.NFT])  # iptables has no handles
+def test_a_handle_is_of_what_is_in_force_and_of_no_other_generation(desk: Desk) -> None:
+    """Another generation has as many rules in the same chains, and none of these numbers."""
+    desk.apply(POLICY.replace("reject telnet", "reject smtp"))
+    table = ["nft", "-a", "list", "table", "inet", "policylang"]
+    listed = desk.net.firewall.run(table).stdout.splitlines()
+    number = next(line for line in listed if "tcp dport 25" in line).rpartition("# handle ")[2]
+    assert "reject smtp inbound" in desk.run("why", "handle", number)
+    assert "nothing is known" in desk.run("why", "--generation", "1", "handle", number, status=2)
+
+
+@pytest.mark.parametrize("loader", [Loader.NFT])
+def test_rules_of_nft_are_told_without_its_program(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By libnftables, which is all that loading needs."""
+    find = programs.find
+    monkeypatch.setattr(programs, "find", lambda name: None if name == "nft" else find(name))
+    policy = desk.policy(POLICY)
+    assert "no difference" in desk.run("diff", "live", policy)

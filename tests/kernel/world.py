@@ -90,7 +90,8 @@ class World:
         environment["PYTHONPATH"] = os.pathsep.join(
             filter(None, (os.environ.get("PYTHONPATH"), str(REPOSITORY)))
         )
-        argv = [sys.executable, "-m", "policylang", *arguments]
+        own_etc = ("ip", "netns", "exec", self.inside.name)  # as `world` laid it out
+        argv = [*own_etc, sys.executable, "-m", "policylang", *arguments]
         return self.inside.run(argv, check=False, env=environment)
 
 
