@@ -10,7 +10,7 @@ SHELL := bash
 # What the tests load into, and what they send through it.
 PACKAGES := python3 python3-venv python3-nftables nftables iptables ipset conntrack iproute2 \
             netbase tzdata vsftpd curl lftp tftpd-hpa ngircd samba samba-common-bin sane-utils \
-            sip-tester openssh-server faketime systemd openssl git
+            sip-tester openssh-server faketime systemd openssl git mmdebstrap
 
 # Kernel tests wait more than they work: four at a time, those of one file one after the other. In
 # the order of the folders, so that the run ends with files that take no time.
@@ -27,7 +27,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI env PYTHONDONTWRITEBYTECODE=1)
 NO_CACHE := $(if $(AS_ROOT),-p no:cacheprovider)
 
-.PHONY: help demo test lint format bench clean packages
+.PHONY: help demo test lint format bench collection clean packages
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -49,6 +49,9 @@ format: $(READY)  ## what of `make lint` can be mended by itself
 
 bench: packages $(READY)  ## what a compile costs, and what a packet does
 	@$(AS_ROOT) $(BIN)/python -m tests.benchmark
+
+collection: $(READY)  ## the collection for Ansible, in dist/
+	$(BIN)/ansible-galaxy collection build ansible --output-path dist --force
 
 clean:  ## remove everything that is not part of the source
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

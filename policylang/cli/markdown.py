@@ -20,18 +20,17 @@ MOST_IN_CELL = 3  # phrases of packets in a cell of a table
 
 
 def review(
-    old: str,
-    new: str,
+    title: str,
     differences: Differences,
     tell: Callable[[Change], Told],
     *,
     most: int | None,
 ) -> Iterator[str]:
-    """The lines of a comment; `most` changes are in each table, None are all."""
+    """The lines of a comment under a title; `most` changes are in each table, None are all."""
     from policylang.analysis.changed import OPENING, Kind
     from policylang.analysis.reviewing import counted
 
-    yield f"### {_text(old)} → {_text(new)}: {counted(differences)}"
+    yield f"### {plain(title)}: {counted(differences)}"
     closing = frozenset({Kind.CLOSED, Kind.TIGHTENED})
     changes = differences.changes
     groups = {
@@ -75,8 +74,8 @@ def _table(shown: Sequence[Told], more: int) -> Iterator[str]:
 
 
 def _packets(one: Told) -> str:
-    texts = [_text(text) for text in one.packets[:MOST_IN_CELL]]
-    texts += [f"except {_text(text)}" for text in one.excepted[:MOST_IN_CELL]]
+    texts = [plain(text) for text in one.packets[:MOST_IN_CELL]]
+    texts += [f"except {plain(text)}" for text in one.excepted[:MOST_IN_CELL]]
     parts = len(one.packets) + len(one.excepted)
     if one.left_out or parts > len(texts):
         texts.append("…")
@@ -84,32 +83,32 @@ def _packets(one: Told) -> str:
 
 
 def _side(done: str, statements: Sequence[Statement]) -> str:
-    texts = [_text(done)] if done else []
+    texts = [plain(done)] if done else []
     for one in statements:
-        texts.append(_code(one.words if one.span is None else one.span.place))
+        texts.append(as_code(one.words if one.span is None else one.span.place))
     return "<br>".join(texts)
 
 
 def _details(one: Told) -> Iterator[str]:
-    packets = "; ".join(_text(text) for text in one.packets)
-    less = "".join(f"; except {_text(text)}" for text in one.excepted)
+    packets = "; ".join(plain(text) for text in one.packets)
+    less = "".join(f"; except {plain(text)}" for text in one.excepted)
     yield f"- `{one.sign}` {one.change.way} {packets}{less}{' …' if one.left_out else ''}"
-    yield f"  - for example {_code(one.example)}"
+    yield f"  - for example {as_code(one.example)}"
     yield from _statements("now", one.becomes, one.statements_after)
     yield from _statements("was", one.was, one.statements_before)
 
 
 def _statements(when: str, done: str, statements: Iterable[Statement]) -> Iterator[str]:
-    texts = [_text(done)] if done else []
-    texts += [_code(one.text) for one in statements]
+    texts = [plain(done)] if done else []
+    texts += [as_code(one.text) for one in statements]
     yield f"  - {when}: {', '.join(texts)}"
 
 
-def _text(text: str) -> str:
-    """Text in which no character has a meaning to Markdown or HTML."""
-    return _SPECIAL.sub(r"\\\1", visible(text))
+def plain(words: str) -> str:
+    """Text in which no character has a meaning to Markdown or HTML, and that calls nobody."""
+    return _SPECIAL.sub(r"\\\1", visible(words)).replace("@", "@<!-- -->")
 
 
-def _code(text: str) -> str:
+def as_code(words: str) -> str:
     """Text as code; what would end the code, or a table's cell, becomes a look-alike."""
-    return f"`{visible(text).replace('`', chr(0x2BC)).replace('|', chr(0xA6))}`"
+    return f"`{visible(words).replace('`', chr(0x2BC)).replace('|', chr(0xA6))}`"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from policylang.cli.render import Renderer, as_json, summary
-from policylang.diagnostics import Report
+from policylang.cli.formats import WRITERS, placed, written
+from policylang.cli.places import STDIN_NAME
+from policylang.cli.render import Renderer, summary
+from policylang.diagnostics import Diagnostic, Report
 
 
 @dataclass(slots=True)
@@ -39,12 +42,25 @@ class Teller:
 
 def show(report: Report, chosen: argparse.Namespace, stream: TextIO) -> None:
     """Write what was found, with a last line that counts it."""
+    policy = getattr(chosen, "file", None)
+    if policy is not None:
+        report = placed(report, STDIN_NAME if policy == "-" else policy, chosen.format)
     found = report.in_order()
-    if chosen.format == "json":
-        stream.write(as_json(found))
+    if chosen.format in WRITERS:
+        stream.write(written(found, chosen.format))
     elif found:
         stream.write(f"{Renderer(wants_color(chosen.color, stream)).render(found)}\n")
         stream.write(f"{summary(found)}\n")
+
+
+def show_elsewhere(
+    failures: Iterable[tuple[str, Diagnostic]], chosen: argparse.Namespace, report: Report
+) -> None:
+    """Write what was found, and what failed of which policy, for those who show it elsewhere."""
+    told = Report([*report.diagnostics])
+    for policy, failure in failures:
+        told.take(placed(Report([failure]), policy, chosen.format))
+    show(told, chosen, sys.stdout)
 
 
 def wants_color(choice: str, stream: TextIO) -> bool:

@@ -16,9 +16,9 @@ from policylang.lower.conditions import guards, on_path, terms
 from policylang.lower.forwards import Elsewhere, Forwarding
 from policylang.lower.paths import Places, dialled_cube, traffic_cube
 from policylang.lower.published import as_dialled
-from policylang.model.policy import Policy
+from policylang.model.policy import Policy, Statement
 from policylang.model.translations import Netmap, PortForward, Redirect, TransparentProxying
-from policylang.model.types import Helper, PolicyRule, Verb
+from policylang.model.types import Helper, PolicyRule, Traffic, Verb
 from policylang.packets.cube import Cube
 from policylang.packets.fields import DADDR_TESTS, TCP, Field
 from policylang.packets.packetset import compact
@@ -34,6 +34,8 @@ def assignments(
     helper away from them; within a statement the helper goes first. Rules see what translation
     left, and helpers are assigned before it: so a rule counts for what becomes its own, too.
     """
+    if not any(_has_helper(statement) for statement in policy.statements):
+        return ()
     of_statement = {id(one.statement): one for one in forwardings}
     found: list[Rule] = []
     for statement in policy.statements:
@@ -44,6 +46,11 @@ def assignments(
         elif isinstance(statement, PolicyRule) and statement.verb is Verb.ALLOW:
             found += _of_rule(statement, tuple(of_statement.values()), path, places)
     return _without_idle(found)
+
+
+def _has_helper(statement: Statement) -> bool:
+    what: tuple[Traffic, ...] = getattr(statement, "what", ())
+    return any(traffic.helper is not None for traffic in what)
 
 
 def _of_rule(

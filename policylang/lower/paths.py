@@ -105,11 +105,12 @@ class Places:
 
         What is spoken of is then what the client dialled (`dialled_cube`).
         """
-        start = self.reach(source, SOURCE).others
         found: list[Cube] = []
+        start: PacketSet | None = None
         for number, one in enumerate(destination.lists):
             published = tuple(e for e in one.elements if isinstance(e, PublishedEnd))
             if published:
+                start = start or self.reach(source, SOURCE).others
                 lists = list(destination.lists)
                 lists[number] = replace(one, elements=published)
                 found += start & self.reach(End(tuple(lists)), DESTINATION).others

@@ -70,12 +70,15 @@ def watching(policy: Policy, places: Places, told: ir.ConnectionMarkGuard) -> It
 
 def _dialling(rule: PolicyRule, places: Places) -> Iterator[Cube]:
     """What clients dial who may be called back, as it arrives."""
-    if rule.verb is Verb.ALLOW:
+    called_back = [
+        traffic
+        for traffic in rule.what
+        if traffic.helper is not None and any(e.by_server for e in traffic.helper.expects)
+    ]
+    if rule.verb is Verb.ALLOW and called_back:
         for cube in places.published(rule.source, rule.destination):
-            for traffic in rule.what:
-                helper = traffic.helper
-                if helper is not None and any(e.by_server for e in helper.expects):
-                    yield as_dialled(cube & dialled_cube(traffic) & terms(rule.conditions))
+            for traffic in called_back:
+                yield as_dialled(cube & dialled_cube(traffic) & terms(rule.conditions))
 
 
 def as_dialled(cube: Cube) -> Cube:
