@@ -21,7 +21,16 @@ from policylang.ir import actions as ir
 from policylang.ir.stages import Path
 from policylang.lower.asked import Asking, asking
 from policylang.model.policy import Policy
-from policylang.model.types import AddressEnd, End, EndElement, HostEnd, PolicyRule
+from policylang.model.types import (
+    AddressEnd,
+    AnyEnd,
+    End,
+    EndElement,
+    HostEnd,
+    PolicyRule,
+    SelfEnd,
+    ZoneEnd,
+)
 from policylang.packets.cube import Cube
 from policylang.packets.fields import Field
 from policylang.packets.values import ADDRESSES, Ranges
@@ -249,6 +258,48 @@ class Site:
     def _flows(self, packets: Packets) -> Packets:
         """Packets as every host sees them that they come by."""
         return self.space.free(self.space.free_of_marks(self.space.may(packets)), *_OF_HOSTS)
+
+
+def by_its_way(host: OneHost, rule: PolicyRule) -> PolicyRule:
+    """A question in which others are in the zones in which their addresses are."""
+    return replace(
+        rule,
+        source=_in_zones(host, rule.source),
+        destination=_in_zones(host, rule.destination),
+    )
+
+
+def _in_zones(host: OneHost, end: End) -> End:
+    zones = [zone for zone in host.policy.zones if zone.interfaces is not None]
+    if not zones:
+        return end
+    known = Ranges.merged(pair for zone in zones for pair in zone.networks or ())
+
+    def placed(element: EndElement) -> Iterator[EndElement]:
+        match element:
+            case AnyEnd():
+                yield SelfEnd()
+                yield from map(ZoneEnd, zones)
+            case AddressEnd(addresses, ()):
+                yield from within(addresses)
+            case HostEnd(others=others, within=()):
+                yield replace(element, others=Ranges())
+                yield from within(others)
+            case _:
+                yield element
+
+    def within(addresses: Ranges) -> Iterator[EndElement]:
+        for zone in zones:
+            there = addresses - known if zone.networks is None else addresses & zone.networks
+            if there:
+                yield AddressEnd(there, (zone,))
+
+    return End(
+        tuple(
+            replace(one, elements=tuple(e for old in one.elements for e in placed(old)))
+            for one in end.lists
+        )
+    )
 
 
 def _seen_from(host: OneHost, rule: PolicyRule) -> PolicyRule:

@@ -13,7 +13,7 @@ from policylang.analysis.expectations import judged
 from policylang.analysis.naming import names_of
 from policylang.analysis.proofs import FAILED, Play, ProvedTest, Shown, prove_tests, shown_by
 from policylang.analysis.questions import Answer, is_answered
-from policylang.analysis.site import OneHost, OnHost, Site, Way
+from policylang.analysis.site import OneHost, OnHost, Site, Way, by_its_way
 from policylang.diagnostics import Diagnostic, Report
 from policylang.ir.ruleset import Ruleset
 from policylang.model.expectations import (
@@ -102,9 +102,10 @@ class _Prover:
             return _about_nobody(expectation)
         if _holds(expectation, way):
             return Shown(expectation, True)
-        # Where something is to pass, the first who stops it; else the last who lets it pass.
-        is_to_pass = expectation.wanted is Wanted.ALLOW
-        for part in way.parts if is_to_pass else reversed(way.parts):
+        # What is to pass, or is stopped in the wrong way: by the first who stops it. What is not to
+        # pass: by the last who lets it.
+        is_stopped = expectation.wanted is Wanted.ALLOW or way.answer is Answer.NO
+        for part in way.parts if is_stopped else reversed(way.parts):
             one = own[part.host.name]
             assert isinstance(one, PacketExpectation)
             proof = judged(one, part.found, part.beginnings)
@@ -124,7 +125,9 @@ class _Prover:
         for host in dict.fromkeys(part.host.name for part in way.parts if not part.is_sent_on):
             one = own[host]
             assert isinstance(one, SessionExpectation)
-            shown = self.provings[host].play(one)
+            proving = self.provings[host]
+            placed = replace(one, asked=by_its_way(proving.host, one.asked))
+            shown = proving.play(placed)
             if not shown.holds:
                 return _on(host, shown)
         return Shown(expectation, True)

@@ -25,6 +25,7 @@ from policylang.ir.ruleset import Ruleset
 from policylang.ir.stages import Path
 from policylang.lower.stateful import lower
 from policylang.model.policy import Policy
+from policylang.model.scope import told_hosts
 from policylang.model.types import PolicyRule
 from policylang.source import SourceFile
 from policylang.syntax.tree import HostDecl, Loaded
@@ -126,8 +127,8 @@ def _told(part: OnHost, asked: tuple[PolicyRule, ...], most: int | None) -> Told
 def _lines(question: str, way: Way, parts: list[ToldPart]) -> Iterator[str]:
     from policylang.cli.querying import folded, part_lines
 
-    stops = dict.fromkeys(p.on.host.name for p in parts if p.on.answer is Answer.NO)
-    by = f": {', '.join(f'`{name}`' for name in stops)} stops it" if stops else ""
+    stops = tuple(dict.fromkeys(p.on.host.name for p in parts if p.on.answer is Answer.NO))
+    by = f": {told_hosts(stops)} stop{'' if len(stops) > 1 else 's'} it" if stops else ""
     yield f"{visible(question)}: {way.answer}{by if way.answer is Answer.NO else ''}"
     if not parts:
         yield "  no packet between hosts, or by a gateway, is asked about"

@@ -96,9 +96,24 @@ class Places:
             Path.FORWARD: start.passed & goal.passed,
             Path.OUTPUT: start.own & goal.others,
         }
+        if _names_hosts(source) and _names_hosts(destination):
+            found[Path.FORWARD] = PacketSet.of(
+                cube for cube in found[Path.FORWARD] if not self._is_next_door(cube)
+            )
         return {
             path: compact(on_path(cube, path) for cube in cubes) for path, cubes in found.items()
         }
+
+    def _is_next_door(self, cube: Cube) -> bool:
+        """Whether both ends are behind one and the same interface: then this is no way for them."""
+        return any(
+            zone.networks is not None
+            and zone.interfaces is not None
+            and zone.interfaces.single is not None
+            and zone.networks.covers(cube[Field.SADDR])
+            and zone.networks.covers(cube[Field.DADDR])
+            for zone in self.zones
+        )
 
     def published(self, source: End, destination: End) -> tuple[Cube, ...]:
         """The forwarded packets to what another tool publishes; it has one of the lists, at least.
@@ -198,13 +213,11 @@ class Places:
 def names_hosts(statement: PolicyRule | Treatment) -> bool:
     """Whether an end of a statement names hosts: it may well be about others than this one."""
     ends = (getattr(statement, field.name) for field in fields(statement))
-    return any(
-        isinstance(element, HostEnd)
-        for end in ends
-        if isinstance(end, End)
-        for one in end.lists
-        for element in one.elements
-    )
+    return any(_names_hosts(end) for end in ends if isinstance(end, End))
+
+
+def _names_hosts(end: End) -> bool:
+    return any(isinstance(element, HostEnd) for one in end.lists for element in one.elements)
 
 
 def _may_be_own(element: EndElement) -> bool:

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmark.policies import FIVE_SERVICES, host_rules, prefix_list
+from tests.benchmark.policies import FIVE_SERVICES, fleet, host_rules, prefix_list
 from tests.benchmark.quiet import undisturbed
 from tests.kernel.ground import REPOSITORY
+
+FLEETS = {100: None, 500: 20.0, 2_000: None}  # hosts, and what a compile for all of them may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ def tasks(directory: Path) -> tuple[Task, ...]:
         "five": FIVE_SERVICES,
         "hosts-1000": host_rules(1_000),
         "hosts-10000": host_rules(10_000),
+        **{f"fleet-{count}": fleet(count) for count in FLEETS},
         "prefixes": 'set blocked = file "prefixes.txt"\ndeny all from blocked to any\n',
     }
     for name, text in texts.items():
@@ -70,7 +73,15 @@ def tasks(directory: Path) -> tuple[Task, ...]:
         *compiling("1,000 host rules", "hosts-1000", 7, 1.0),
         *compiling("10,000 host rules", "hosts-10000", 3, None),
         *compiling("a list of 100,000 prefixes", "prefixes", 5, 1.5),
+        *(_fleet(directory, count, limit_s) for count, limit_s in FLEETS.items()),
     )
+
+
+def _fleet(directory: Path, count: int, limit_s: float | None) -> Task:
+    """All hosts of a policy, side by side."""
+    place = ("--all-hosts", "--output", str(directory / f"fleet-{count}"))
+    file = str(directory / f"fleet-{count}.policy")
+    return Task(f"a fleet of {count:,} hosts, nft", ("compile", file, *place), 2, limit_s)
 
 
 def run(task: Task, directory: Path) -> tuple[Run, ...]:
@@ -87,7 +98,10 @@ def run(task: Task, directory: Path) -> tuple[Run, ...]:
 
 def _run(argv: Sequence[str], environment: Mapping[str, str], task: Task) -> Run:
     started = time.perf_counter()
-    process = subprocess.Popen(argv, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL)
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen(
+        argv, cwd=REPOSITORY, env=environment, stdout=nowhere, stderr=nowhere
+    )
     _, status, used = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -29,6 +29,38 @@ def host_rules(count: int) -> str:
     return "".join(f"allow udp {p} inbound from {a}\n" for a, p in map(host, range(count)))
 
 
+def fleet(count: int) -> str:
+    """A policy of as many hosts: web servers, their databases and one gateway."""
+    webs, databases = count // 2, count - count // 2 - 1
+    names = [f"web{n}" for n in range(webs)], [f"db{n}" for n in range(databases)]
+    hosts = [
+        f"host {name} {{ address 10.{net}.{n // 250}.{n % 250 + 1}, 2001:db8:{net}::{n + 1:x} }}"
+        for net, group in enumerate(names, 1)
+        for n, name in enumerate(group)
+    ]
+    sets = [
+        f"set {what} = {', '.join(group)}" for what, group in zip(("web", "db"), names, strict=True)
+    ]
+    pairs = (f"allow tcp {9000 + n} from web{n % webs} to db{n % databases}" for n in range(40))
+    return "\n".join(
+        (
+            *hosts,
+            "host gw { address 198.51.100.1  gateway",
+            "  zone wan { interface eth0 }  zone dmz { interface eth1 } }",
+            *sets,
+            "allow ssh inbound from 10.9.0.0/24",
+            "allow postgresql from web to db",
+            "allow dns, ntp outbound",
+            "allow ping inbound",
+            "on web { allow http, https inbound }",
+            "on gw { masquerade from dmz to wan  allow https from wan to web }",
+            "default deny outbound",
+            *pairs,
+            "",
+        )
+    )
+
+
 def overlapping_rules(count: int, *, seed: int = 7) -> str:
     """A router's policy of as many statements, whose prefixes and port ranges overlap at random."""
     draw = Random(seed)

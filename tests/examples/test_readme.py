@@ -75,11 +75,24 @@ def test_the_answer_is_the_one_shown(web: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.strip() == answer.strip()
 
 
+def test_several_hosts_compile_and_answer_as_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("site.policy").write_text(blocks("policy")[3])
+    compiling, told, asking, answer = blocks("console")[2].splitlines()
+    assert main(shlex.split(compiling)[2:]) == 0
+    assert capsys.readouterr().err.strip() == told
+    assert sorted(path.name for path in Path("build").iterdir()) == ["db1.nft", "gw.nft", "web1.nft"]
+    assert main(shlex.split(asking)[2:]) == 2
+    assert capsys.readouterr().out.startswith(f"{answer}\n")
+
+
 def test_language_tour_compiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "own.policy").write_text("allow http outbound\n")
     (tmp_path / "blocklist.txt").write_text("198.51.100.0/24\n")
-    (tmp_path / "tour.policy").write_text(blocks("policy")[3])
+    (tmp_path / "tour.policy").write_text(blocks("policy")[4])
     mirrors = Locked(Ranges.of(1), datetime(2026, 1, 1, tzinfo=UTC))
     lock = lock_text({"resolve mirror.example": mirrors})
     (tmp_path / "tour.policy.lock").write_text(lock)
