@@ -1490,9 +1490,9 @@ _error(
 _error(
     "golden-differs",
     "what is kept is not what the policy compiles to",
-    """What a policy compiles to is kept beside it, in a folder `NAME.golden`, so that a review shows
-    which rules a change makes. The policy, or what compiles it, changed since. `policylang golden
-    --update` rewrites what is kept; read the difference before you commit it.""",
+    """What a policy compiles to is kept beside it, in a folder `NAME.golden`, so that a review
+    shows which rules a change makes. The policy, or what compiles it, changed since. `policylang
+    golden --update` rewrites what is kept; read the difference before you commit it.""",
 )
 _error(
     "cannot-write",

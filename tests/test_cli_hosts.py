@@ -155,9 +155,8 @@ def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_fleet_compiles_to_the_same_bytes_however_many_work_at_it(
     many: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many.write_text(
-        many.read_text() + "on web3 { allow tcp 2 inbound from 10.0.0.2/8 }\nallow tcp 1 from 10.0.0.1/8 to web\n"
-    )
+    own = "on web3 { allow tcp 2 inbound from 10.0.0.2/8 }"
+    many.write_text(f"{many.read_text()}{own}\nallow tcp 1 from 10.0.0.1/8 to web\n")
     found = []
     for cores in (1, 2, 5):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)

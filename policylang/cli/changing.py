@@ -443,7 +443,7 @@ def panic(chosen: argparse.Namespace, teller: Teller) -> int:
     cut_off = None if connection is None or chosen.ssh else panicking.cut_off(connection)
     if cut_off is not None:
         teller.report.add(cut_off.code, cut_off.message, cut_off.span, help=cut_off.help)
-    chosen.json = chosen.check = False
+    chosen.json, chosen.check, chosen.host = False, False, None
     if teller.report.has_errors:
         return _refused(chosen, teller, Outcome())
     chosen.parameters, chosen.flows, chosen.confirm = {}, "cut", 0

@@ -101,7 +101,8 @@ def _details(one: Told) -> Iterator[str]:
 def _statements(when: str, done: str, statements: Iterable[Statement]) -> Iterator[str]:
     texts = [plain(done)] if done else []
     texts += [as_code(one.text) for one in statements]
-    yield f"  - {when}: {', '.join(texts)}"
+    if texts:
+        yield f"  - {when}: {', '.join(texts)}"
 
 
 def plain(words: str) -> str:

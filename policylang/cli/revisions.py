@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from policylang.diagnostics import Report
 
 PATIENCE_S = 120
+FOLDER, TREE = "policylang-", "tree"  # what is made for a revision begins so, and holds its files
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,14 @@ def laid_out(revision: Revision, report: Report) -> Iterator[Path | None]:
     there, as one that starts with `./` does, from this folder. None, and `no-such-revision` or
     `git-failed`, where it cannot be had.
     """
-    with tempfile.TemporaryDirectory(prefix="policylang-") as folder:
+    with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
         yield _laid_out(revision, Path(folder), report)
+
+
+def top_of(path: Path) -> Path:
+    """Where the revision begins that `laid_out` laid out, of a path in it."""
+    around = (*reversed(path.parents), path)
+    return next(one for one in around if one.name == TREE and one.parent.name.startswith(FOLDER))
 
 
 def is_there(revision: Revision, report: Report) -> bool | None:
@@ -77,7 +84,7 @@ def _laid_out(revision: Revision, folder: Path, report: Report) -> Path | None:
     if within is None:
         _report_none(revision, "that revision has no such file", report)
         return None
-    top = folder / "tree"
+    top = folder / TREE
     top.mkdir()
     # An index of its own, so that neither that of the repository nor its files are touched.
     # `git archive` would leave out what `export-ignore` says.

@@ -46,8 +46,8 @@ from policylang.packets.fields import Field
 from policylang.packets.values import V6_BASE, Ranges, parse_address
 from policylang.pipeline import Text, policy_of
 from tests.analysis.brute import NOW, _grid, readable
-from tests.differential.lowering import fields_of
 from tests.benchmark.policies import overlapping_rules
+from tests.differential.lowering import fields_of
 from tests.differential.probes import aimed_at
 from tests.reference.interpreter import Moment, Packet, decide
 

@@ -83,7 +83,8 @@ def test_several_hosts_compile_and_answer_as_shown(
     compiling, told, asking, answer = blocks("console")[2].splitlines()
     assert main(shlex.split(compiling)[2:]) == 0
     assert capsys.readouterr().err.strip() == told
-    assert sorted(path.name for path in Path("build").iterdir()) == ["db1.nft", "gw.nft", "web1.nft"]
+    names = sorted(path.name for path in Path("build").iterdir())
+    assert names == ["db1.nft", "gw.nft", "web1.nft"]
     assert main(shlex.split(asking)[2:]) == 2
     assert capsys.readouterr().out.startswith(f"{answer}\n")
 

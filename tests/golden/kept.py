@@ -51,7 +51,7 @@ class Golden:
 
 
 def _golden_files(folder: Path) -> Iterator[Path]:
-    """What outputs may have left in a folder, or in that of a host, whether or not they still do."""
+    """What outputs may have left in a folder or in that of a host, whether or not they still do."""
     for place in ("", "*/"):
         for target in TARGETS:
             yield from folder.glob(f"{place}{target}.*")

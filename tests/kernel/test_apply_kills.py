@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import random
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import policylang.apply
 
 from .faults import COMMANDS, Machine, at_random, killed, machine, points, prepared, steps_of
 from .ground import Loader
@@ -20,7 +23,8 @@ from .killing import CHANGE, Death, Killer
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
-MANY = 8  # steps of a command, of which every other one will do
+MANY = 8  # steps of a command, of which a quarter will do
+APPLY = Path(policylang.apply.__file__).parent
 AT_RANDOM = 5  # kills a loader; `python -m tests.kernel.faults` goes on
 
 
@@ -54,7 +58,7 @@ def test_a_command_that_is_killed_at_any_step_leaves_the_old_or_the_new(
 ) -> None:
     deaths = list(points(steps_of(made, command)))
     if len(deaths) > MANY and os.environ.get("POLICYLANG_EVERY_KILL") != "1":
-        deaths = deaths[len(command) % 2 :: 2]  # every other one; each of them takes a while
+        deaths = deaths[(_turn() + len(command)) % 4 :: 4]  # each of them takes a while
         if made.loader is not Loader.NFT and command in SHARED and len(deaths) > MANY:
             deaths = deaths[made.loader is Loader.IPTABLES_LEGACY :: 2]
     case, kills = prepared(made, command), 0
@@ -66,10 +70,15 @@ def test_a_command_that_is_killed_at_any_step_leaves_the_old_or_the_new(
             kills += ran.is_killed
             case = prepared(made, command)
     after = made.probed()
-    assert kills > max(2, len(deaths) * 2 // 3)
+    assert kills > len(deaths) // 2
     if None not in (case.before, case.after):
         assert after.leaked == before.leaked
-    assert after.passed - before.passed == after.came - before.came > 1000
+    assert after.passed - before.passed == after.came - before.came > 300
+
+
+def _turn() -> int:
+    """Which quarter of the steps it is the turn of: another one whenever the code has changed."""
+    return sum(zlib.crc32(path.read_bytes()) for path in sorted(APPLY.glob("*.py")))
 
 
 def test_a_command_that_is_killed_at_any_time_leaves_the_old_or_the_new(made: Machine) -> None:

@@ -977,9 +977,7 @@ class Machine:
 def sender_of(packet: Packet, moment: Moment) -> Machine:
     sets = _sets_with(packet.source, moment)
     is_passed = packet.direction is Direction.FORWARD
-    return Machine(
-        packet.iif, packet.source, None, sets, packet.is_in_ipsec, is_passed=is_passed
-    )
+    return Machine(packet.iif, packet.source, None, sets, packet.is_in_ipsec, is_passed=is_passed)
 
 
 def _sets_with(address: Address, moment: Moment) -> frozenset[str]:
