@@ -57,7 +57,6 @@ def test_one_of_several_has_to_be_chosen(site: Path, capsys: pytest.CaptureFixtu
     for command in (
         ("compile", "site.policy"),
         ("trace", "site.policy", "ssh"),
-        ("verify", "site.policy"),
     ):
         _, err = told(capsys, *command, status=1)
         assert "error[which-host]: the policy has 4 hosts, and none of them is chosen" in err

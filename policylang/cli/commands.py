@@ -281,7 +281,16 @@ def _verify(chosen: argparse.Namespace) -> int:
     from policylang.cli import verifying
 
     teller = Teller(chosen, _called(chosen.file))
-    return verifying.verify(chosen, _source(chosen, chosen.file, teller.report), teller)
+    source = _source(chosen, chosen.file, teller.report)
+    hosts = _hosts(chosen, source) if chosen.format == "text" and not chosen.live else ()
+    if source is None or not hosts:
+        return verifying.verify(chosen, source, teller)
+    statuses = []
+    for host in hosts:
+        chosen.host = host
+        one = Teller(chosen, f"{_called(chosen.file)} on {visible(host)}")
+        statuses.append(verifying.verify(chosen, _source(chosen, chosen.file, one.report), one))
+    return REFUSED if REFUSED in statuses else max(statuses)
 
 
 def _diff(chosen: argparse.Namespace) -> int:
@@ -377,6 +386,15 @@ def _source(chosen: argparse.Namespace, file: str, report: Report) -> pipeline.S
 
     policy, besides = _policy(file, report), given(chosen, report)
     return None if policy is None or besides is None else besides.to(policy)
+
+
+def _hosts(chosen: argparse.Namespace, source: pipeline.Source | None) -> tuple[str, ...]:
+    """The hosts of a policy of which none is chosen."""
+    from policylang import pipeline
+
+    if source is None or chosen.host is not None or chosen.file == STDIN:
+        return ()
+    return pipeline.loaded_from(source, Report(), chosen.parameters).hosts
 
 
 def _policy(file: str, report: Report) -> Path | pipeline.Text | None:

@@ -115,6 +115,15 @@ def test_packets_pass_from_host_to_host_as_the_policy_says(
         assert (found == {Reach.OPEN}) == (reach is Reach.OPEN), (question, found)
 
 
+def test_the_rules_of_all_hosts_are_proved(tmp_path: Path) -> None:
+    written = tmp_path / "site.policy"
+    written.write_text(SITE + RULES)
+    told = policylang("verify", "--target", "nft", str(written), directory=tmp_path)
+    said = [line.rpartition("site.policy on ")[2] for line in told.splitlines()]
+    proved = "nft does with every packet what the policy says"
+    assert said == [f"{host}: {proved}" for host in ("web1", "db1", "gw")]
+
+
 @pytest.mark.parametrize("loader", Loader, ids=lambda loader: loader.value)
 @pytest.mark.parametrize("left_out", HOSTS)
 def test_each_host_on_the_way_has_a_say(
