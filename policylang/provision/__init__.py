@@ -1,0 +1,1 @@
+"""Brings what was compiled on one machine into force on another, which has no policylang."""
