@@ -1,8 +1,8 @@
 """The examples of provisioning, by the programs themselves, on a machine that is a namespace.
 
-What they write to /etc goes to a copy of it, which nobody else sees. Salt takes minutes to install
-and cloud-init would take over the machine at its next boot: of these two, the command lines run as
-they stand in the examples. Where `salt-call` is there, it runs as well.
+What they write to /etc goes to a copy of it, which nobody else sees. Salt takes minutes to install,
+Puppet is large, and cloud-init would take over the machine at its next boot: of these, the command
+lines run as they stand in the examples. Where `puppet` or `salt-call` is there, it runs as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from tests.kernel.ground import REPOSITORY, Ground, Namespace, obstacle
+from tests.kernel.ground import REPOSITORY, Ground, Namespace
 from tests.kernel.secure_shell import secure_shell
 
 pytestmark = pytest.mark.usefixtures("kernel")
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("kernel")
 EXAMPLES = REPOSITORY / "examples/provisioning"
 POLICY = "/etc/policylang/web.policy"
 BAD = "allow nonsense inbound\n"
-SALT = shutil.which("salt-call")
+PUPPET, SALT = shutil.which("puppet"), shutil.which("salt-call")
 
 # Facts that Puppet would ask clouds and disks for, which takes seconds and changes nothing.
 FACTS = 'facts : { blocklist : ["EC2", "GCE", "Azure", "networking", "disks", "dmi"] }\n'
@@ -200,41 +200,45 @@ def test_pyinfra_is_not_shut_out(ssh_programs: None, pair: Ground, tmp_path: Pat
 # --- Puppet ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def puppet(machine: Machine) -> str:
-    reason = obstacle("puppet")
-    if reason is not None:
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    for folder in ("etc/facter", "etc/puppetlabs/facter"):  # Debian's place, and Puppet's own
-        place = machine.folder / folder
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "facter.conf").write_text(FACTS)
-    return "puppet"
-
-
-def test_puppet(machine: Machine, puppet: str) -> None:
-    """A run with `--noop` changes nothing, the first loads, the second changes nothing."""
-
-    def run(*options: str, modules: Path = EXAMPLES / "puppet/modules", status: int) -> str:
-        folders = ("--confdir", str(machine.folder / "conf"), "--vardir", str(machine.folder))
-        options = (*options, "--modulepath", str(modules), "--detailed-exitcodes", "--color=false")
-        done = machine.run(
-            puppet, "apply", *folders, *options, "-e", "include firewall", status=status
-        )
-        return done.stdout
-
-    said = run("--noop", status=0)
-    assert "Exec[firewall]/returns: current_value 'notrun', should be ['0'] (noop)" in said
-    assert machine.rules == "" and not machine.policy.exists()
-
-    assert "Exec[firewall]/returns: executed successfully" in run(status=2)
-    machine.demand_all_in_force()
-    assert "Exec[firewall]" not in run(status=0)
-
-    before = machine.rules
+def test_command_lines_of_puppet(machine: Machine) -> None:
+    """What the class runs, in the order in which Puppet runs it."""
+    text = (EXAMPLES / "puppet/modules/firewall/manifests/init.pp").read_text(encoding="utf-8")
+    said = dict(re.findall(r"(validate_cmd|command|unless) *=> '(.*)'", text))
+    source = EXAMPLES / "puppet/modules/firewall/files/web.policy"
     bad = with_a_mistake("puppet/modules", "firewall/files/web.policy", machine.folder)
-    run(modules=bad, status=4)
-    assert machine.rules == before and BAD not in machine.policy.read_text()
+    machine.shell(said["validate_cmd"].replace("%", str(source)))
+    wrong = bad / "firewall/files/web.policy"
+    machine.shell(said["validate_cmd"].replace("%", str(wrong)), status=1)
+    _loads_once(machine, source, said["command"], said["unless"])
+
+
+if PUPPET is not None:
+
+    def test_puppet(machine: Machine) -> None:
+        """A run with `--noop` changes nothing, the first loads, the second changes nothing."""
+        for folder in ("etc/facter", "etc/puppetlabs/facter"):  # Debian's place, and Puppet's own
+            place = machine.folder / folder
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "facter.conf").write_text(FACTS)
+
+        def run(*options: str, modules: Path = EXAMPLES / "puppet/modules", status: int) -> str:
+            folders = ("--confdir", str(machine.folder / "conf"), "--vardir", str(machine.folder))
+            options = (*options, "--modulepath", str(modules), "--detailed-exitcodes")
+            command = ("apply", *folders, *options, "--color=false", "-e", "include firewall")
+            return machine.run(str(PUPPET), *command, status=status).stdout
+
+        said = run("--noop", status=0)
+        assert "Exec[firewall]/returns: current_value 'notrun', should be ['0'] (noop)" in said
+        assert machine.rules == "" and not machine.policy.exists()
+
+        assert "Exec[firewall]/returns: executed successfully" in run(status=2)
+        machine.demand_all_in_force()
+        assert "Exec[firewall]" not in run(status=0)
+
+        before = machine.rules
+        bad = with_a_mistake("puppet/modules", "firewall/files/web.policy", machine.folder)
+        run(modules=bad, status=4)
+        assert machine.rules == before and BAD not in machine.policy.read_text()
 
 
 # --- Salt ------------------------------------------------------------------------------------
@@ -252,17 +256,22 @@ def test_command_lines_of_salt(machine: Machine) -> None:
     bad = with_a_mistake("salt", "firewall/web.policy", machine.folder)
     machine.shell(f"{managed['check_cmd']} {bad}/firewall/web.policy", status=1)
 
-    machine.shell(command["unless"], status=1)  # as `test=True` asks: it is not there yet
+    _loads_once(machine, Path(source), command["name"], command["unless"])
+
+
+def _loads_once(machine: Machine, source: Path, command: str, unless: str) -> None:
+    """What a tool does with a policy, what it runs, and what tells it that it need not."""
+    machine.shell(unless, status=1)  # as a trial asks: it is not there yet
     machine.policy.parent.mkdir()
     shutil.copy(source, machine.policy)
-    machine.shell(command["unless"], status=2)
-    machine.shell(command["name"])
+    machine.shell(unless, status=2)
+    machine.shell(command)
     machine.demand_all_in_force()
-    machine.shell(command["unless"])
+    machine.shell(unless)
 
     machine.inside.run(["nft", "insert rule inet policylang input tcp dport 23 accept"])
-    machine.shell(command["unless"], status=2)  # somebody else's change is put right
-    machine.shell(command["name"])
+    machine.shell(unless, status=2)  # somebody else's change is put right
+    machine.shell(command)
     assert "dport 23" not in machine.rules
 
 
