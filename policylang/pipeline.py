@@ -27,7 +27,7 @@ from policylang.model.types import Direction
 from policylang.optimise import optimise
 from policylang.source import SourceFile
 from policylang.syntax.loader import NO_PARAMETERS, load, load_text
-from policylang.syntax.mentions import quoted_ends
+from policylang.syntax.mentions import flat, quoted_ends
 from policylang.syntax.tree import Loaded, SetDecl
 
 
@@ -193,7 +193,7 @@ def lists_of(
     loaded = load(policy, report, parameters)
     lists = [
         listed_set(read_list(declaration, declaration.listed, None, report))
-        for declaration in loaded.statements
+        for declaration in flat(loaded.statements)
         if isinstance(declaration, SetDecl) and declaration.listed is not None
     ]
     return None if report.has_errors else tuple(lists)

@@ -123,3 +123,11 @@ def test_standard_input_has_no_lock_file(
         monkeypatch.setattr("sys.stdin", policy)
         assert main(["check", "-"]) == 1
     assert "save the policy as a file" in capsys.readouterr().err
+
+
+def test_lists_of_some_hosts_are_asked_for_too(capsys: pytest.CaptureFixture[str]) -> None:
+    own = 'on a { set cdn = resolve "cdn.example" allow https outbound to cdn }'
+    Path("site.policy").write_text(f"host a {{ address 192.0.2.9 }}\n{own}\n")
+    assert main(["refresh", "site.policy"]) == 0
+    assert capsys.readouterr().out.startswith("cdn.example: 1 address or prefix, 1 new, 0 gone\n")
+    assert main(["compile", "--host", "a", "site.policy"]) == 0

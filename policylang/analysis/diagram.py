@@ -182,7 +182,15 @@ class Space:
         self.everything = Packets(self, everything)
 
     def held(self, made: Callable[[], BCDDFunction]) -> Packets:
-        """What `made` returns, as packets; raises `TooLargeError` where it does not fit."""
+        """What `made` returns, as packets; raises `TooLargeError` where it does not fit.
+
+        The library clears away what nobody holds any more in a thread of its own, which may be too
+        late where it has no processor to itself.
+        """
+        try:
+            return Packets(self, made())
+        except DDMemoryError:
+            self._manager.gc()
         try:
             return Packets(self, made())
         except DDMemoryError as error:

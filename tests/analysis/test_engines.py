@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from random import Random
 
 import pytest
+from oxidd.bcdd import BCDDFunction
+from oxidd.util import DDMemoryError
 
 from policylang.analysis import diagram
-from policylang.analysis.diagram import Packets, Space
+from policylang.analysis.diagram import Packets, Space, TooLargeError
 from policylang.analysis.following import Follower
 from policylang.analysis.modelled import machine_of
 from policylang.diagnostics import Report
@@ -168,3 +170,24 @@ def test_a_broken_engine_is_found_out(operation: str, monkeypatch: pytest.Monkey
     with pytest.raises(AssertionError):
         for random in _rounds():
             compare(random)
+
+
+def test_it_is_too_large_when_it_is_so_with_all_cleared_away() -> None:
+    """What nobody holds any more is cleared away first, by whoever finds no room."""
+    space = Space()
+    tries: list[bool] = []
+
+    def without_room(times: int) -> Callable[[], BCDDFunction]:
+        tries.clear()
+
+        def attempt() -> BCDDFunction:
+            tries.append(True)
+            if len(tries) <= times:
+                raise DDMemoryError("no room")
+            return space.everything.function
+
+        return attempt
+
+    assert space.held(without_room(1)) == space.everything and len(tries) == 2
+    with pytest.raises(TooLargeError):
+        space.held(without_room(2))
