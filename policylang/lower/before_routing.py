@@ -73,7 +73,7 @@ def dialled(places: Places, at: End | None) -> Reach:
         met = PacketSet((EVERYTHING,))
         for one in by_address(at, places.zones).lists:
             named = PacketSet.of(_dialled(places, element) for element in one.elements)
-            taken = PacketSet.of(_dialled(places, element) for element in one.exceptions)
+            taken = PacketSet.of(_excepted(places, element) for element in one.exceptions)
             met &= named - taken
     return Reach(PacketSet.of(map(_beyond_loopback, met)), met, met)
 
@@ -101,6 +101,13 @@ def _dialled(places: Places, element: EndElement) -> Cube:
             return Cube.of({Field.DADDR: element.own})
         case _:
             return places.cube(element, DESTINATION)
+
+
+def _excepted(places: Places, element: EndElement) -> Cube:
+    """What is not dialled: a host's addresses wherever they are."""
+    if isinstance(element, HostEnd):
+        return Cube.of({Field.DADDR: element.own | element.others})
+    return _dialled(places, element)
 
 
 def _beyond_loopback(cube: Cube) -> Cube:

@@ -25,7 +25,7 @@ from policylang.lower.placing import why_nothing
 from policylang.lower.states import EXPECTED, ORIGINAL, REPLY, predicted_by, without_connection
 from policylang.model.policy import Policy
 from policylang.model.translations import Queueing
-from policylang.model.types import Traffic
+from policylang.model.types import End, Traffic
 from policylang.packets.cube import EVERYTHING, Cube
 from policylang.packets.fields import UNIVERSE, Field
 from policylang.packets.packetset import compact
@@ -76,11 +76,14 @@ class _Queue:
             for cube in compact(c & here for c in self._answers(path)):
                 yield Rule(cube, action, guards_of_answers(statement.conditions), origins)
 
+    def _between(self, source: End, destination: End) -> dict[Path, tuple[Cube, ...]]:
+        return self.places.between(source, destination, is_whole=True)
+
     def check(self, report: Report) -> None:
         statement = self.statement
         opening = [c for path in Path for c, _ in self._opening(path)]
         if not opening and not names_hosts(statement):
-            ends = self.places.between(statement.source, statement.destination)
+            ends = self._between(statement.source, statement.destination)
             report.add(
                 "matches-nothing",
                 "no packet can meet this statement",
@@ -101,7 +104,7 @@ class _Queue:
     def _opening(self, path: Path) -> Iterator[tuple[Cube, Traffic]]:
         statement = self.statement
         conditions = terms(statement.conditions)
-        for end in self.places.between(statement.source, statement.destination)[path]:
+        for end in self._between(statement.source, statement.destination)[path]:
             for traffic in statement.what:
                 cube = on_path(end & traffic_cube(traffic) & conditions, path)
                 if not cube.is_empty:
@@ -113,7 +116,7 @@ class _Queue:
             yield cube & ORIGINAL
             yield from _loose(cube, traffic, path)
         conditions = terms_of_predicted(statement.conditions)
-        there = self.places.between(statement.source, statement.destination)[path]
+        there = self._between(statement.source, statement.destination)[path]
         for predicted in self._predicted():
             yield from (on_path(end & predicted & conditions, path) for end in there)
 
@@ -127,7 +130,7 @@ class _Queue:
         conditions = Cube.of(
             {Field.FAMILY: statement.conditions.families or UNIVERSE[Field.FAMILY]}
         )
-        back = self.places.between(statement.destination, statement.source)[path]
+        back = self._between(statement.destination, statement.source)[path]
         for predicted in self._predicted():
             yield from (end & predicted & conditions for end in back)
 

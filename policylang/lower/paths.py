@@ -83,11 +83,17 @@ class Places:
     tests: AddressTests
     zones: tuple[Zone, ...] = ()
 
-    def between(self, source: End, destination: End) -> dict[Path, tuple[Cube, ...]]:
+    def between(
+        self, source: End, destination: End, *, is_whole: bool = False
+    ) -> dict[Path, tuple[Cube, ...]]:
         """The packets from one end to the other, by the path that they take.
 
         From this host to itself they take the loopback interface, which no rule is about. What
-        is published counts as nobody here: `published` has it.
+        is published counts as nobody here: `published` has it. Unless `is_whole`, what goes between
+        hosts of the policy is left out where this one is no gateway between them.
+
+        INVARIANT: what denies, or has packets inspected, is whole: it is never narrowed by what
+        this host is thought not to pass on.
         """
         goal = self.reach(End(tuple(map(_unpublished, destination.lists))), DESTINATION)
         start = self.reach(source, SOURCE)
@@ -96,7 +102,9 @@ class Places:
             Path.FORWARD: start.passed & goal.passed,
             Path.OUTPUT: start.own & goal.others,
         }
-        if _names_hosts(source) and _names_hosts(destination):
+        if is_whole:
+            found[Path.FORWARD] = start.others & goal.others
+        elif _names_hosts(source) and _names_hosts(destination):
             found[Path.FORWARD] = PacketSet.of(
                 cube for cube in found[Path.FORWARD] if not self._is_next_door(cube)
             )

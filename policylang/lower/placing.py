@@ -10,7 +10,7 @@ from policylang.lower.before_routing import NOT_LOCAL
 from policylang.lower.by_address import by_address
 from policylang.lower.conditions import on_path, terms
 from policylang.lower.paths import Places, dialled_cube, names_hosts, traffic_cube
-from policylang.model.types import PolicyRule, Traffic
+from policylang.model.types import PolicyRule, Traffic, Verb
 from policylang.packets.cube import Cube
 from policylang.packets.fields import Field
 from policylang.packets.packetset import compact
@@ -35,7 +35,8 @@ def place(
 
     `own_is_translated` says that what this host sends may go elsewhere than it was dialled.
     """
-    ends_by_path = places.between(rule.source, rule.destination)
+    opens = rule.verb is Verb.ALLOW
+    ends_by_path = places.between(rule.source, rule.destination, is_whole=not opens)
     if own_is_translated:
         ends_by_path[Path.OUTPUT] = _own(rule, places)
     published = places.published(rule.source, rule.destination)

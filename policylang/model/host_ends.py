@@ -15,15 +15,13 @@ def hosts_end(elements: Elements, addresses: Ranges, within: tuple[Zone, ...]) -
 
 
 def elsewhere_end(elements: Elements, name: tree.Name, within: tuple[Zone, ...]) -> HostEnd:
-    """The end that a zone of other hosts is here: its networks, as far as it has any."""
+    """The end that a zone of other hosts is here: its networks.
+
+    Nobody, unless every host that has such a zone tells by its networks who is in it.
+    """
     zones, _ = elements.scope.loaded.elsewhere[name.text]
-    nodes = (
-        node
-        for zone in zones
-        for item in zone.items
-        if isinstance(item, tree.NetworkItem)
-        for node in item.elements
-    )
+    told = [[item for item in z.items if isinstance(item, tree.NetworkItem)] for z in zones]
+    nodes = (node for items in told if all(told) for item in items for node in item.elements)
     networks = elements.addresses(nodes)
     is_passed = _is_gateway(_here(elements))
     return HostEnd(Ranges(), networks, within, is_passed, name.text, name.span)

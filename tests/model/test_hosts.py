@@ -13,6 +13,7 @@ import pytest
 
 from policylang import pipeline
 from policylang.diagnostics import Report
+from policylang.ir.dump import dump
 from policylang.lower.stateful import lower
 from policylang.model.policy import Policy
 from policylang.model.types import Direction
@@ -191,6 +192,33 @@ def _accepts(policy: Policy, host: str, source: str, destination: str) -> bool:
     return decide(policy, packet).accepted
 
 
+def test_what_is_denied_is_denied_wherever_it_comes_by() -> None:
+    """Also on a host that is no gateway of the policy, and lets all sorts of things through."""
+    through = "default allow forward\n"
+    for verb in ("deny", "reject", "allow"):
+        for host in ("web2", "gw"):  # between db1 and web1: no gateway, and one
+            policy = policy_of(f"{SITE}{through}{verb} tcp 80 from web1 to db1\n", host)
+            report = Report()
+            ruleset = lower(policy, report)
+            for source, destination in _pairs("web1", "db1"):
+                packet = Packet(
+                    "eth0", "eth1", ip_address(source), ip_address(destination), 6, (40_000, 80)
+                )
+                verdict = decide(policy, packet)
+                assert verdict.accepted == (verb == "allow"), (verb, host)
+                assert fits(fate_of(ruleset, packet, ANY_MOMENT), verdict, packet)
+
+
+def test_who_is_excepted_is_so_on_every_host() -> None:
+    """What is dialled at another host's address is not sent elsewhere by the way."""
+    text = f"{SITE}dnat tcp 80 from any at any except gw to 10.0.2.99\n"
+    for host in ("web2", "gw"):
+        policy = policy_of(text, host)
+        rules = dump(lower(policy, Report())).splitlines()
+        lines = [line for line in rules if line.lstrip().startswith("dnat ")]
+        assert lines and all("10.0.2.0, 10.0.2.2-" in line for line in lines), lines
+
+
 # --- zones of other hosts -------------------------------------------------------------------------
 
 
@@ -220,6 +248,16 @@ ELSEWHERE: dict[str, dict[str, list[str]]] = {
 @pytest.mark.parametrize("rule", ELSEWHERE)
 def test_a_zone_is_known_to_the_host_that_has_it(rule: str) -> None:
     assert {host: codes(SITE + rule, host) for host in ELSEWHERE[rule]} == ELSEWHERE[rule]
+
+
+def test_a_zone_that_some_host_tells_by_an_interface_alone_is_told_by_no_network() -> None:
+    """Else who is behind that interface would be left out of what is denied."""
+    hosts = (
+        "host a { address 10.0.0.1 }\n"
+        "host gw1 { gateway  zone wan { interface eth0 } }\n"
+        "host gw2 { gateway  zone wan { interface eth0  network 192.0.2.0/24 } }\n"
+    )
+    assert codes(f"{hosts}deny ssh inbound from wan\n", "a") == ["zone-elsewhere"]
 
 
 def test_networks_of_a_zone_elsewhere_are_the_same_addresses_here() -> None:

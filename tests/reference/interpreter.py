@@ -436,9 +436,14 @@ def _matches(
 ) -> bool:
     return (
         _is_about(policy, rule, packet, moment, tuple(t for t in rule.what if counts(t)))
-        and names(rule.source, sender_of(packet, moment))
+        and names(rule.source, _met_by(rule, sender_of(packet, moment)))
         and meets(rule.conditions, packet, moment)
     )
+
+
+def _met_by(rule: PolicyRule, machine: Machine) -> Machine:
+    """9: what hosts are not let through holds for rules that allow; others hold everywhere."""
+    return machine if rule.verb is Verb.ALLOW else replace(machine, is_passed=False)
 
 
 def _is_about(
@@ -452,7 +457,7 @@ def _is_about(
 
     With `published` as the destination, what is spoken of is what the client dialled.
     """
-    receiver = receiver_of(packet, moment)
+    receiver = _met_by(rule, receiver_of(packet, moment))
     if _is_own_sent_elsewhere(packet):
         if packet.destination_type is AddressType.LOCAL:
             return False  # from this host to itself
