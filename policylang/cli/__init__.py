@@ -22,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line (without the program's name); the exit status.
 
     0: done. 1: the policy has errors, or could not be read, written or loaded, or the command line
-    is wrong. 2: the answer of a command that asks is no. 3: a mistake in policylang. 130: interrupted.
+    is wrong. 2: the answer of a command that asks is no. 3: a mistake in policylang. 130:
+    interrupted.
     """
     _prepare_streams()
     # To look for cycles costs a tenth of a small compile, and the process ends soon anyway.
