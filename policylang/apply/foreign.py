@@ -15,7 +15,6 @@ from typing import Any
 
 from policylang.apply import nft, programs, restore
 from policylang.apply.nft_pending import PENDING_TABLE
-from policylang.apply.published import LEGACY_TABLES
 from policylang.apply.restore import Flavour
 from policylang.backends.nft import TABLE
 from policylang.diagnostics import Report
@@ -136,7 +135,7 @@ class _Chain:
 
 def chains(report: Report) -> tuple[ForeignChain, ...]:
     """What is there of others in this thread's namespace; chains without effect are left out."""
-    return (*_of_nft(report), *_of_legacy(report))
+    return (*_of_nft(report), *_of_flavour(Flavour.LEGACY, report))
 
 
 def _foreign(
@@ -307,24 +306,9 @@ def _name(data: object) -> str:
 # --- iptables ---------------------------------------------------------------------------------
 
 
-def _of_legacy(report: Report) -> Iterator[ForeignChain]:
-    """Where the kernel has such tables: to list one that is not there would make it."""
-    if any(_is_there(family) for family in LEGACY_TABLES):
-        yield from _of_flavour(Flavour.LEGACY, report)
-
-
-def _is_there(family: str) -> bool:
-    try:
-        return bool(LEGACY_TABLES[family].read_text().split())
-    except OSError:  # this kernel has no legacy tables
-        return False
-
-
 def _of_flavour(flavour: Flavour, report: Report) -> Iterator[ForeignChain]:
-    for tool, family in zip(restore.tools(flavour), LEGACY_TABLES, strict=True):
-        if flavour is Flavour.LEGACY and not _is_there(family):
-            continue
-        if programs.find(tool.save) is None:
+    for tool in restore.tools(flavour):
+        if programs.find(tool.save) is None or tool.holds_nothing:
             continue
         finished = programs.run([tool.save], report)
         if finished is not None and finished.ok:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
-from policylang.apply import live_ipsets, programs
+from policylang.apply import live_ipsets, present, programs
 from policylang.apply.generation import OURS
 from policylang.apply.livesets import LiveSet, by_identity, lacking
 from policylang.apply.programs import Finished
@@ -179,6 +179,9 @@ def made_by(file: OutputFile | None) -> frozenset[str]:
 
 
 def _names(report: Report) -> tuple[str, ...] | None:
+    there = present.ipsets() if programs.find("ipset") is not None else None
+    if there is not None:
+        return tuple(sorted(there))
     finished = _ipset(report, "list", "-name")
     if finished is None:
         return None

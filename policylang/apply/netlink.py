@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 # linux/netlink.h
 ROUTE, NETFILTER = 0, 12  # protocols
 ERROR, DONE = 2, 3  # messages
-REQUEST, MULTI, ACK, DUMP = 0x1, 0x2, 0x4, 0x300  # flags
+REQUEST, MULTI, ACK, TORN, DUMP = 0x1, 0x2, 0x4, 0x10, 0x300  # flags
 NESTED = 0x8000
 TYPE_MASK = 0x3FFF
 
@@ -26,6 +26,7 @@ ATTRIBUTE = struct.Struct("=HH")  # length, type
 SOL_NETLINK, GET_STRICT_CHECK = 270, 12  # linux/socket.h, NETLINK_GET_STRICT_CHK
 
 BUFFER_BYTES = 1 << 18  # a part of a dump is at most 32 KiB (net/netlink/af_netlink.c)
+TRIES = 10  # for a list that changes while it is told
 AT_ONCE = 64  # messages that are sent before answers are read: their answers fit into the socket
 PATIENCE_S = 30.0
 
@@ -61,11 +62,25 @@ class Socket:
         self._sequence = 0
 
     def dump(self, kind: int, body: bytes) -> Iterator[bytes]:
-        """The bodies of all that the kernel lists."""
+        """The bodies of all that the kernel lists; what changes meanwhile may be missing."""
+        return self._dumped(kind, body, is_whole=False)
+
+    def whole(self, kind: int, body: bytes) -> list[bytes]:
+        """As `dump`, all of one moment; InterruptedError where the list never keeps still."""
+        for _ in range(TRIES - 1):
+            with suppress(InterruptedError):
+                return list(self._dumped(kind, body, is_whole=True))
+        return list(self._dumped(kind, body, is_whole=True))
+
+    def _dumped(self, kind: int, body: bytes, *, is_whole: bool) -> Iterator[bytes]:
         self._socket.send(self._message(kind, REQUEST | DUMP, body))
+        is_torn = False
         while True:
             for found, flags, _, data in self._received():
+                is_torn |= bool(flags & TORN)
                 if found == DONE:
+                    if is_torn and is_whole:
+                        raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
                     return
                 if found == ERROR:
                     raise _error(data)

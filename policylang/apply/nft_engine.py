@@ -8,7 +8,7 @@ what is there, so that it can follow an interruption of any other, or of itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from policylang.apply import kernel, nft, nft_counts, nft_listing, nft_pending, nft_text
 from policylang.apply.livesets import LiveSets, by_identity
@@ -23,11 +23,13 @@ NO_TIME = "the time to confirm is over"
 ANEW = "what was in force before is in force again: apply the policy anew"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NftEngine:
     """The `Engine` of nft. A step that may take `rehearsed` (what `rehearse` returned for its
     artifact) finds that out by itself where it is not told.
     """
+
+    _known: list[tuple[Artifact, Loaded]] = field(default_factory=list)
 
     @property
     def way(self) -> str:
@@ -38,9 +40,10 @@ class NftEngine:
 
         Reports `refused-by-kernel`, `loading-failed`, `program-missing`.
         """
-        if not nft.rehearse(artifact, report):
-            return None
-        return self.listed(report)
+        made = self.listed(report) if nft.rehearse(artifact, report) else None
+        if made is not None:
+            self._known.append((artifact, made))
+        return made
 
     def listed(self, report: Report) -> Loaded | None:
         """What our table holds, less all that belongs to a pending generation."""
@@ -184,6 +187,9 @@ class NftEngine:
     ) -> Loaded | None:
         if rehearsed is not None:
             return rehearsed
+        for known, made in self._known:
+            if known is artifact:
+                return made
         return kernel.in_scratch(lambda: self.rehearse(artifact, report), report)
 
 

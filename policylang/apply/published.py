@@ -12,9 +12,8 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
-from pathlib import Path
 
-from policylang.apply import nft, programs, restore
+from policylang.apply import nft, present, programs, restore
 from policylang.apply.restore import Flavour
 from policylang.diagnostics import Report
 from policylang.ir.origin import Origin
@@ -27,12 +26,6 @@ CHAINS = {"DOCKER": DOCKER, "NETAVARK-": PODMAN, "CNI-": PODMAN}
 # Their own tables in nft.
 TABLES = {"ip docker-bridges": DOCKER, "ip6 docker-bridges": DOCKER, "inet netavark": PODMAN}
 NAT_TABLES = {"ip nat", "ip6 nat"}  # where iptables-nft keeps its
-
-# The tables of iptables-legacy that are there; listing one that is not would make it.
-LEGACY_TABLES = {
-    "iptables": Path("/proc/thread-self/net/ip_tables_names"),
-    "ip6tables": Path("/proc/thread-self/net/ip6_tables_names"),
-}
 
 # A rule of nft that forwards a port. A set of protocols (`th dport`) is Podman's name server.
 _NFT_FORWARD = re.compile(
@@ -95,15 +88,8 @@ def found() -> Iterator[Published]:
             yield from of_nft(nft.listing_of(table), tool)
     if tables & NAT_TABLES:
         yield from _of_flavour(Flavour.NFT)
-    if any(_has_nat(names) for names in LEGACY_TABLES.values()):
+    if any("nat" in (present.legacy_tables(program) or ()) for program in restore.FAMILIES):
         yield from _of_flavour(Flavour.LEGACY)
-
-
-def _has_nat(names: Path) -> bool:
-    try:
-        return "nat" in names.read_text().split()
-    except OSError:  # this kernel has no legacy tables
-        return False
 
 
 def _of_flavour(flavour: Flavour) -> Iterator[Published]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from policylang.apply import programs
+from policylang.apply import present, programs
 from policylang.apply.generation import Generation, InputLine, read
 from policylang.apply.programs import Finished
 from policylang.apply.refusal import report_refusal
@@ -22,6 +22,10 @@ class Flavour(StrEnum):
 
     NFT = "nft"
     LEGACY = "legacy"
+
+
+FAMILY_OF = {"iptables": "ip", "ip6tables": "ip6"}
+TABLES = ("raw", "mangle", "nat", "filter", "security")  # iptables(8), and of what family in nft
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +43,18 @@ class Tool:
     def restore(self) -> str:
         return f"{self.stem}-restore"
 
+    @property
+    def holds_nothing(self) -> bool:
+        """Whether there is no table that it could list, as far as the kernel says."""
+        program, _, _ = self.stem.partition("-")
+        if self.flavour is Flavour.LEGACY:
+            return present.legacy_tables(program) == frozenset()
+        there = present.nft_tables()
+        family = FAMILY_OF[program]
+        return there is not None and there.isdisjoint(f"{family} {table}" for table in TABLES)
 
-FAMILIES = ("iptables", "ip6tables")  # in the order in which they are loaded
+
+FAMILIES = tuple(FAMILY_OF)  # in the order in which they are loaded
 
 
 def tools(flavour: Flavour) -> tuple[Tool, ...]:
@@ -60,6 +74,8 @@ def usual_tools(report: Report) -> tuple[Tool, ...] | None:
 
 def saved(tool: Tool, report: Report) -> Generation | None:
     """What is ours now, and what it counted; None, and `loading-failed`, where it is not told."""
+    if programs.find(tool.save) is not None and tool.holds_nothing:
+        return ()
     finished = programs.run([tool.save, "-c"], report)
     if finished is None:
         return None

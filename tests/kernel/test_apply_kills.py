@@ -70,7 +70,7 @@ def test_a_command_that_is_killed_at_any_step_leaves_the_old_or_the_new(
             kills += ran.is_killed
             case = prepared(made, command)
     after = made.probed()
-    assert kills > len(deaths) // 2
+    assert 2 * kills >= len(deaths)  # a look, or the last step, may be over before the kill
     if None not in (case.before, case.after):
         assert after.leaked == before.leaked
     assert after.passed - before.passed == after.came - before.came > 300
