@@ -37,9 +37,11 @@ def tools_of(engine: Engine) -> Sequence[Tool]:
     return engine.tools if isinstance(engine, XtablesEngine) else ()
 
 
-def in_force(report: Report) -> Iterator[Engine]:
-    """Those that hold something of ours in this thread's namespace."""
+def in_force(report: Report, *, but: Engine | None = None) -> Iterator[Engine]:
+    """Those that hold something of ours in this thread's namespace; `but` is not asked."""
     for engine in present():
+        if but is not None and engine.way == but.way:
+            continue
         listed = engine.listed(report)
         # Sets alone may be another flavour's: ipset knows none.
         if listed is not None and listed.chains:

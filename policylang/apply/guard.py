@@ -159,7 +159,7 @@ def plan(
         before = engine.listed(report)
         if before is None:
             return None
-        others = tuple(one.way for one in engines.in_force(report) if one.way != engine.way)
+        others = tuple(one.way for one in engines.in_force(report, but=engine))
         return Plan(artifact, engine, expected, before, others, tuple(loaded), number, state)
 
     return at(site, look, report)

@@ -198,7 +198,7 @@ def _holds(record: Record, number: int | None) -> bool:
     if kept is None or artifact is None:
         return False
     engine = engines.by_way(kept.way)
-    others = (other for other in engines.in_force(Report()) if other.way != engine.way)
+    others = engines.in_force(Report(), but=engine)
     return is_in_force(engine, artifact) and not any(others)
 
 
@@ -207,7 +207,7 @@ def remove_all(report: Report, *, but: Engine | None = None) -> tuple[str, ...]:
 
     Where nothing is to stay, sets without rules go too.
     """
-    held = [engine for engine in engines.in_force(report) if but is None or engine.way != but.way]
+    held = list(engines.in_force(report, but=but))
     removed = tuple(engine.way for engine in held if engine.remove(report))
     if but is None:
         for engine in engines.present():

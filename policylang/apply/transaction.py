@@ -155,7 +155,7 @@ def load(artifact: Artifact, engine: Engine, report: Report) -> Applied | None:
     In between both hold, and a packet passes only where both let it pass. The calling thread has
     its namespace alone.
     """
-    others = [other for other in engines.in_force(report) if other.way != engine.way]
+    others = list(engines.in_force(report, but=engine))
     live = nft.live_sets(report)
     if live is None:
         return None
@@ -165,7 +165,7 @@ def load(artifact: Artifact, engine: Engine, report: Report) -> Applied | None:
     if not engine.load(artifact, report, carried):
         return None
     made = ipsets.made_by(artifact.file(SETS))
-    after = _follow(None if is_nft else made)
+    after = _follow(None if is_nft else made) if before or carried else {}
     removed = tuple(_CALLED[other.way] for other in others if other.remove(report))
     ipsets.destroy_others(made, report)
     return Applied(engine.way, removed, tuple(what_became(before, carried, after)))

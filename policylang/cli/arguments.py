@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from policylang import __version__
@@ -75,7 +76,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return chosen
 
 
+@cache
 def _parser() -> Parser:
+    """The parser of all command lines of a process: it is never changed."""
     parser = Parser(
         prog="policylang", description=descriptions.DESCRIPTION, epilog=descriptions.EXAMPLES
     )
@@ -188,11 +191,13 @@ def _add_changes(commands: Any) -> None:
     one.add_argument("--ssh", metavar="ADDRESS", help="where SSH is to be let in from")
     add_yes(one)
     add_place(one)
+    add_json(one)
     add_look(one, "on standard error")
 
     one = add_command(commands, "stop", "take the firewall away")
     add_yes(one)
     add_place(one)
+    add_json(one)
     add_look(one, "on standard error")
 
 
