@@ -367,12 +367,16 @@ def _armed(state: State, number: int, confirm_s: int) -> State:
     return replace(state, doing=None, pending=number, armed_until=until)
 
 
-def confirm(site: Site, report: Report) -> Done | None:
-    """Keep the change that waits for it; reports `nothing-to-confirm` and `too-late`."""
+def confirm(site: Site, report: Report, *, number: int | None = None) -> Done | None:
+    """Keep the change that waits for it; with a `number`, that generation and no other.
+
+    Reports `nothing-to-confirm` and `too-late`.
+    """
 
     def keep(state: State) -> Done | None:
-        if state.pending is None:
-            report.add("nothing-to-confirm", "no change waits to be confirmed", None)
+        if state.pending is None or number not in (None, state.pending):
+            which = "no change waits" if number is None else f"generation {number} does not wait"
+            report.add("nothing-to-confirm", f"{which} to be confirmed", None)
             return None
         kept = recovery.kept_of(site.record, state.pending)
         artifact = recovery.artifact_of(site.record, state.pending, report)

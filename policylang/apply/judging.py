@@ -57,6 +57,7 @@ Place = tuple[Path, Packet]  # a path, and the interfaces of a packet on it
 
 STAGES = (Stage.SCREEN, Stage.SCREEN_STATE, Stage.FILTER)
 NEW_OR_UNTRACKED = Ranges.of(State.NEW, State.UNTRACKED)
+OF_ARRIVAL = (Field.IIF, Field.REVERSE_PATH)
 UNTRANSLATED = (Field.DNATED, Field.ORIG_DADDR, Field.ORIG_DPORT)
 JUDGED_BY = conntrack.EXPECTED | conntrack.DESTINATION_TRANSLATED
 
@@ -77,7 +78,7 @@ class Judge:
         places = [(stage, path) for stage in STAGES for path in Path]
         self.borders = {place: self.walker.borders(*place) for place in places}
         self.asks_for_interfaces = any(
-            f in borders for borders in self.borders.values() for f in (Field.IIF, Field.OIF)
+            f in borders for borders in self.borders.values() for f in (*OF_ARRIVAL, Field.OIF)
         )
         # What conntrack is kept from is open all the same.
         is_tracked = all(base.stage is not Stage.UNTRACK for base in ruleset.bases)
@@ -236,8 +237,17 @@ class Judge:
 
         `held` are the dynamic sets that its source is in; None where that is not known.
         """
+        return self._of(first, self.unknown_to_it, held, is_opening=True)
+
+    def of_open(self, ends: FlowTuple, held: frozenset[str] | None = None) -> Possible:
+        """The same of a later packet of that connection, from the side that opened it, by TCP."""
+        return self._of(ends, State.ESTABLISHED, held, is_opening=False)
+
+    def _of(
+        self, first: FlowTuple, state: Told, held: frozenset[str] | None, *, is_opening: bool
+    ) -> Possible:
         tags: Packet = {
-            Field.CT_STATE: self.unknown_to_it,
+            Field.CT_STATE: state,
             Field.CT_DIRECTION: FlowDirection.ORIGINAL,
             Field.EXPECTED: 0,
             Field.DNATED: 0,
@@ -250,7 +260,7 @@ class Judge:
         accepting: list[tuple[Origin, ...]] = []
         denying: list[tuple[Origin, ...]] = []
         for way in self._ways(first):
-            met = list(self._met_on(way, first, first, tags))
+            met = list(self._met_on(way, first, first, tags, is_opening=is_opening))
             may_accept |= all(one.may_accept for one in met)
             may_deny |= any(one.may_deny for one in met)
             accepting += (one.accepting for one in met)
@@ -287,7 +297,7 @@ class Judge:
         late = {f: v for f, v in {**early, **tags}.items() if f not in UNTRANSLATED}
         for path, interfaces in way:
             if path is not Path.OUTPUT:
-                came_by: Packet = {f: v for f, v in interfaces.items() if f is Field.IIF}
+                came_by: Packet = {f: v for f, v in interfaces.items() if f in OF_ARRIVAL}
                 yield self._walk(Stage.SCREEN, Path.INPUT, {**early, **came_by})
                 yield self._walk(Stage.SCREEN_STATE, Path.INPUT, {**late, **came_by})
             yield self._walk(Stage.FILTER, path, {**packet, **interfaces})
@@ -304,6 +314,8 @@ class Judge:
                 ),
             )
         coming, leaving = self._way(Field.IIF, ends.source), self._way(Field.OIF, ends.destination)
+        if self.asks_for_interfaces and len(self.routes.interfaces(ends.source) or ()) == 1:
+            coming |= {Field.REVERSE_PATH: 1}  # it is by this route that it is thought to come
         entering = ((Path.INPUT, coming),)
         passing = ((Path.FORWARD, {**coming, **leaving}),)
         going_out = ((Path.OUTPUT, leaving),)

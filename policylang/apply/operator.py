@@ -97,22 +97,24 @@ def shut_out(
         routes = routing.read()
         if not routes.is_own(connection.here):
             return None
-        possible = _asked(ruleset, connection, routes, target)
+        possible, later = _asked(ruleset, connection, routes, target)
     except OSError:
         return None
     if not possible.may_deny:
         return None
     what = "ssh" if connection.here_port == SSH_PORT else f"tcp {connection.here_port}"
-    ends = "the connection that is open now ends, too"
-    goes_on = "the connection that is open now goes on"
-    stays = ends if is_cut and not possible.may_accept else goes_on
+    if (is_cut and not possible.may_accept) or not later.may_accept:
+        becomes = "ends, too"
+    else:  # rates are kept to; what else may deny it is a screen, which asks no state
+        becomes = "may end, too" if later.may_deny else "goes on"
     would = "may" if possible.may_accept else "would"
     span = next((o.span for o in possible.denying if o.span is not None), None)
     return Diagnostic(
         "operator-shut-out",
         f"you are here over SSH from `{connection.text}`, and {would} not be let in again",
         span,
-        help=f"`allow {what} inbound from {connection.text}` before it lets you in; {stays}",
+        help=f"`allow {what} inbound from {connection.text}` before it lets you in;"
+        f" the connection that is open now {becomes}",
     )
 
 
@@ -121,13 +123,16 @@ def _asked(
     connection: Connection,
     routes: Routing,
     target: str | None,
-) -> Possible:
+) -> tuple[Possible, Possible]:
+    """What becomes of the first packet of another such connection, and of a later one of this."""
     family = 6 if connection.address >= V6_BASE else 4
     ends = (connection.address, connection.here)
     judge = Judge(ruleset, routes, target, is_alone=True)
     # The port it would come from is another one each time.
     first = FlowTuple(family, TCP, *ends, None, connection.here_port)
-    return judge.of_newcomer(first, _held(ruleset, connection.address))
+    held = _held(ruleset, connection.address)
+    now = FlowTuple(family, TCP, *ends, connection.port, connection.here_port)
+    return judge.of_newcomer(first, held), judge.of_open(now, held)
 
 
 def _held(ruleset: Ruleset, address: int) -> frozenset[str] | None:

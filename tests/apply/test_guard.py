@@ -113,6 +113,18 @@ def test_what_is_not_confirmed_is_told(engine: FakeEngine, site: Site) -> None:
     assert (state.current, state.pending, state.confirmed) == (1, None, 1)
 
 
+def test_another_change_is_not_confirmed_instead(engine: FakeEngine, site: Site) -> None:
+    """Who confirms a generation by its number never confirms what somebody else loaded since."""
+    applied(OLD, site)
+    applied(NEW, site, confirm_s=60)
+    report = Report()
+    assert guard.confirm(site, report, number=3) is None
+    assert codes(report) == ["nothing-to-confirm"]
+    assert "generation 3 does not wait" in report.diagnostics[0].message
+    assert settled(site, Report()).pending == 2
+    assert guard.confirm(site, Report(), number=2) is not None
+
+
 def test_a_change_is_taken_back(engine: FakeEngine, site: Site) -> None:
     applied(OLD, site)
     applied(NEW, site, confirm_s=60)

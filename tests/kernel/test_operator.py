@@ -59,6 +59,7 @@ def asked(
         "deny ssh inbound over 3 connections per source\nallow ssh inbound",
         "allow tcp 20-30 inbound from wan except 192.0.2.3",
         "protect from wan against bogons, bad-flags, syn-flood\nallow ssh inbound",
+        "protect from wan against spoofing\nallow ssh inbound",
     ],
 )
 def test_who_may_come_again_is_not_warned(pair: Ground, policy: str, family: Family) -> None:
@@ -96,6 +97,8 @@ def test_who_is_kept_out_before_any_rule_is_warned(pair: Ground) -> None:
     screen = "protect from wan against bogons"
     warning = asked(f"{screen}\nallow ssh inbound", private, pair)
     assert warning is not None and warning.span is not None and warning.span.text == screen
+    # A screen asks no state: what it drops of an open connection is dropped as well.
+    assert warning.help is not None and warning.help.endswith("now ends, too")
     assert asked("allow ssh inbound", private, pair) is None
 
 
