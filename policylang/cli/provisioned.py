@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from policylang.provision.controller import Compiled
     from policylang.provision.messages import Rehearsed
 
-MOST_SHOWN = 50  # changes of a kind
-
 
 def meaning(one: Compiled, found: Rehearsed) -> str:
     """What a policy opens and closes on a target, as `policylang diff` tells it.
@@ -32,7 +30,7 @@ def meaning(one: Compiled, found: Rehearsed) -> str:
         return f"what is in force there cannot be read: {error.message}\n"
     except TooLargeError:
         return "what is in force there differs in too many ways to be told\n"
-    return "".join(f"{line}\n" for line in Lines(color=False, most=MOST_SHOWN).of(compared))
+    return "".join(f"{line}\n" for line in Lines(color=False, most=None).of(compared))
 
 
 def _compared(one: Compiled, found: Rehearsed) -> Compared:

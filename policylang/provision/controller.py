@@ -24,10 +24,15 @@ from policylang.ir.ruleset import Ruleset
 from policylang.lower.stateful import lower
 from policylang.model.policy import Policy
 from policylang.pipeline import OfHost, Text
-from policylang.provision.inventory import Inventory, text_of
+from policylang.provision.inventory import (
+    Inventory,
+    NoAddressError,
+    left_out,
+    names_of,
+    text_of,
+)
 from policylang.provision.messages import Cargo, Load, Rehearse, Rehearsed, seal
 from policylang.source import SourceFile
-from policylang.syntax.tree import SetDecl
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +51,36 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A policy for one machine. `meant` are the rules as the statements say them."""
+    """A policy for one machine. `meant` are the rules as the statements say them.
+
+    `host` is the one of the policy that was meant, None where it has none. `left_out` are machines
+    of the inventory that are missing in a group which the policy names, by group.
+    """
 
     name: str
+    host: str | None
     policy: Policy
     meant: Ruleset
     ruleset: Ruleset
     artifact: Artifact
+    left_out: Mapping[str, tuple[str, ...]]
 
 
 def compiled(wanted: Wanted, report: Report) -> Compiled | None:
     """What a policy compiles to for a machine; None where `report` has errors.
 
-    ValueError for a machine or a group whose name the language cannot say.
+    ValueError, as `inventory.text_of` has it, for a machine that cannot be declared, and
+    NoAddressError where that is the one that is meant.
     """
-    inventory = _inventory(wanted)
-    source = OfHost(wanted.policy, None, inventory)
+    beside, missing = _inventory(wanted)
+    source = OfHost(wanted.policy, None, beside)
     loaded = pipeline.loaded_from(source, report, wanted.parameters)
     host = wanted.host
     if host is None and loaded.hosts:
         host = wanted.called
+    machines = {} if wanted.inventory is None else wanted.inventory.hosts
+    if host is not None and host not in loaded.hosts and not machines.get(host, (host,)):
+        raise NoAddressError(host)
     one = pipeline.of_host(loaded, host, report)
     policy = None if one is None or report.has_errors else pipeline.policy_of(one, report)
     if policy is None:
@@ -80,15 +95,16 @@ def compiled(wanted: Wanted, report: Report) -> Compiled | None:
     if wanted.cuts_flows is not None:
         needs = replace(artifact.needs, cuts_flows=wanted.cuts_flows)
         artifact = replace(artifact, needs=needs)
-    return Compiled(pipeline.name_of(source), policy, meant, ruleset, artifact)
+    name = pipeline.name_of(source)
+    return Compiled(name, host, policy, meant, ruleset, artifact, missing)
 
 
-def _inventory(wanted: Wanted) -> tuple[SourceFile, ...]:
+def _inventory(wanted: Wanted) -> tuple[tuple[SourceFile, ...], Mapping[str, tuple[str, ...]]]:
+    """Texts of the inventory, and what is missing in groups that the policy names."""
     if wanted.inventory is None:
-        return ()
-    alone = pipeline.loaded_from(wanted.policy, Report(), wanted.parameters)
-    sets = (one.name.text for one in alone.statements if isinstance(one, SetDecl))
-    return (text_of(wanted.inventory, frozenset((*alone.hosts, *sets))),)
+        return (), {}
+    names = names_of(pipeline.loaded_from(wanted.policy, Report(), wanted.parameters))
+    return (text_of(wanted.inventory, names),), left_out(wanted.inventory, names)
 
 
 def cargo(one: Compiled, wanted: Wanted, flavour: str | None, made_by: str) -> Cargo:
@@ -98,7 +114,8 @@ def cargo(one: Compiled, wanted: Wanted, flavour: str | None, made_by: str) -> C
         one.ruleset,
         flavour,
         boot_files(one.artifact.needs),
-        one.name,
+        one.name if one.host is None else f"{one.name} on {one.host}",
+        one.host or "",
         tuple(sorted(wanted.parameters.items())),
         made_by,
         _texts(one),
@@ -146,7 +163,7 @@ def machine_of(listings: tuple[Listing, ...]) -> Machine:
 def service_files(state_folder: str) -> dict[str, str]:
     """The files of the service that loads at boot, by their places below the root.
 
-    Lists from elsewhere are the controller's business: the service refreshes none.
+    Lists from elsewhere are the controller's business: without policylang a target asks for none.
     """
     files = boot_written.files(Path(state_folder), None, ())
     return {str(place): text for place, text in files.items()}

@@ -1,4 +1,7 @@
-"""What the two ends say to each other: a job for a target, and the answer to it."""
+"""What the two ends say to each other: a job for a target, and the answer to it.
+
+How they are written, and what is done, it does not know.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ class Cargo:
     """What was compiled for a target, and all that is recorded of it there.
 
     `flavour` is that of iptables, None for what the machine calls iptables. `boot` are the files
-    for a boot. `name` is the policy's, `parameters` are pairs, `made_by` says who.
+    for a boot. `name` is the policy's, `host` the one that was meant, empty where it has none;
+    `parameters` are pairs, `made_by` says who.
     """
 
     artifact: Artifact
@@ -35,6 +39,7 @@ class Cargo:
     flavour: str | None
     boot: tuple[OutputFile, ...]
     name: str
+    host: str
     parameters: tuple[tuple[str, str], ...]
     made_by: str
     sources: tuple[SourceFile, ...]
@@ -70,15 +75,13 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """Keep generation `number`, which waits for it; not over the connection that loaded it."""
+    """Keep generation `number`, which waits for it; not over the connection that loaded it.
+
+    `loaded_over` None: that is not known. One that is in force for good already stays so.
+    """
 
     number: int
     loaded_over: Connection | None
-
-
-@dataclass(frozen=True, slots=True)
-class TakeBack:
-    """End a change that waits to be confirmed, or else load the generation before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class Serve:
     is_check: bool
 
 
-Job = Rehearse | Load | Confirm | TakeBack | Tell | Serve
+Job = Rehearse | Load | Confirm | Tell | Serve
 
 
 # --- answers ----------------------------------------------------------------------------------
@@ -153,14 +156,6 @@ class Confirmed:
 
 
 @dataclass(frozen=True, slots=True)
-class TakenBack:
-    """What is in force instead: a generation, None for nothing of ours."""
-
-    number: int | None
-    words: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Told:
     """What is in force: `drift` None where it is no generation of the record.
 
@@ -187,7 +182,7 @@ class Served:
     words: tuple[str, ...]
 
 
-Finding = Rehearsed | Brought | Confirmed | TakenBack | Told | Served
+Finding = Rehearsed | Brought | Confirmed | Told | Served
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ It needs Python's standard library and the programs that load rules, and nothing
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
@@ -31,7 +32,7 @@ from policylang.apply.listing import Listing
 from policylang.apply.record import Kept, Record, State, state_folder
 from policylang.apply.restore import Flavour
 from policylang.apply.transaction import Rehearsal
-from policylang.diagnostics import Report
+from policylang.diagnostics import Diagnostic, Report
 from policylang.provision import wire
 from policylang.provision.messages import (
     Answer,
@@ -46,8 +47,6 @@ from policylang.provision.messages import (
     Rehearsed,
     Serve,
     Served,
-    TakeBack,
-    TakenBack,
     Tell,
     Told,
     seal,
@@ -76,15 +75,29 @@ def answered(job: Job) -> Answer:
             found = _brought(job, site, report)
         case Confirm():
             found = _confirmed(job, site, report)
-        case TakeBack():
-            found = _taken_back(site, report)
         case Tell():
             found = _told(site, report)
         case Serve():
             found = _served(job, report)
         case other:
             assert_never(other)
-    return Answer(found, tuple(report.diagnostics))
+    return Answer(found, tuple(map(_in_words_of_a_controller, report.diagnostics)))
+
+
+# Help that names commands is for who has policylang on the target.
+_HELP = {
+    "not-yet-confirmed": "it is taken back when its time is over: apply again then",
+    "not-confirmed": "apply again",
+    "nothing-confirmed": "what is applied and confirmed is loaded at boot from then on",
+    "not-restored": "ask what is in force, and apply again",
+    "swept": "nothing of ours may be in force: apply again",
+}
+
+
+def _in_words_of_a_controller(told: Diagnostic) -> Diagnostic:
+    help_ = _HELP.get(told.code)
+    is_of_commands = told.help is not None and "`policylang " in told.help
+    return replace(told, help=help_) if help_ is not None and is_of_commands else told
 
 
 # --- rehearsing -------------------------------------------------------------------------------
@@ -95,6 +108,8 @@ def _rehearsed(job: Rehearse, site: Site, report: Report) -> Rehearsed | None:
     rehearsals: list[Rehearsal] = []
     planned = _planned(cargo, site, report, rehearsals)
     if planned is None or planned.state is None:
+        return None
+    if guard.is_hindered(planned, planned.state, None, report):
         return None
     again = None
     if job.with_logs is not None:
@@ -138,7 +153,7 @@ def _past(current: Kept | None, site: Site, report: Report) -> tuple[Listing, ..
     if rehearsal is None or listed is None:
         return None
     is_as_loaded = rehearsal.loaded.without_lists == listed.without_lists
-    others = (one for one in engines.in_force(Report()) if one.way != engine.way)
+    others = engines.in_force(Report(), but=engine)
     return (rehearsal.listing,) if is_as_loaded and not any(others) else None
 
 
@@ -169,8 +184,9 @@ def _brought(job: Load, site: Site, report: Report) -> Brought | None:
     cuts: guard.Flows | None = None
     if cargo.artifact.needs.cuts_flows:
         cuts = partial(flows.to_cut, cargo.ruleset, target=cargo.artifact.target)
+    chosen = dict(cargo.parameters)
     written = Written(
-        cargo.name, dict(cargo.parameters), cargo.made_by, cargo.sources, boot=cargo.boot
+        cargo.name, chosen, cargo.made_by, cargo.sources, host=cargo.host, boot=cargo.boot
     )
     done = guard.carry_out(planned, site, written, report, confirm_s=job.confirm_s, flows=cuts)
     if done is None:
@@ -181,39 +197,16 @@ def _brought(job: Load, site: Site, report: Report) -> Brought | None:
 
 
 def _confirmed(job: Confirm, site: Site, report: Report) -> Confirmed | None:
-    if job.loaded_over is not None and who.ssh_connection() == job.loaded_over:
+    # Where it is not told any more over what this comes, that is not taken for a new connection.
+    if job.loaded_over is not None and who.ssh_connection() in (job.loaded_over, None):
         return Confirmed(job.number, is_new=False)
     state = guard.at(site, lambda state: state, report)
     if state is None or report.has_errors:
         return None
-    if state.pending != job.number:
-        message = f"generation {job.number} does not wait to be confirmed"
-        report.add("nothing-to-confirm", message, None)
-        return None
-    done = guard.confirm(site, report)
+    if state.pending is None and state.current == job.number:
+        return Confirmed(job.number, is_new=True)  # the answer was lost
+    done = guard.confirm(site, report, number=job.number)
     return None if done is None else Confirmed(done.kept.number, is_new=True, words=done.words)
-
-
-def _taken_back(site: Site, report: Report) -> TakenBack | None:
-    state = guard.at(site, lambda state: state, report)
-    if state is None:
-        return None
-    if state.pending is not None:
-        return TakenBack(state.current) if guard.disarm(site, report) else None
-    if not state.history:
-        report.add("no-such-generation", "no generation was in force before this one", None)
-        return None
-    number = state.history[0]
-    kept, artifact = site.record.one(number, report), site.record.artifact(number, report)
-    if kept is None or artifact is None:
-        return None
-    flavour = None if kept.target == "nft" else Flavour(kept.way.removeprefix("iptables-"))
-    planned = guard.plan(artifact, site, report, flavour=flavour, number=number)
-    if planned is None:
-        return None
-    written = Written(kept.policy_name, dict(kept.parameters), who.made_by())
-    done = guard.carry_out(planned, site, written, report)
-    return None if done is None else TakenBack(done.kept.number, done.words)
 
 
 # --- telling ----------------------------------------------------------------------------------

@@ -30,7 +30,8 @@ def environment(folder: Path, collections: Path) -> dict[str, str]:
         "HOME": str(folder),
         "LANG": "C.UTF-8",
         "PYTHONPATH": str(REPOSITORY),
-        "PYTHONPYCACHEPREFIX": os.environ.get("PYTHONPYCACHEPREFIX", str(folder / "pycache")),
+        # One for all tests: Ansible, all of its plugins and ours are compiled for each otherwise.
+        "PYTHONPYCACHEPREFIX": os.environ.get("PYTHONPYCACHEPREFIX", str(collections / "pycache")),
         "ANSIBLE_HOME": str(folder / "home"),
         "ANSIBLE_LOCAL_TEMP": str(folder / "local"),
         "ANSIBLE_COLLECTIONS_PATH": str(collections),
@@ -99,6 +100,11 @@ class Controller:
     variables: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def kept(self) -> Path:
+        """Where a target that is here keeps what travelled to it: once for all tests."""
+        return self.collections / "kept"
+
     def play(self, tasks: str, *options: str, timeout_s: float = 120, **variables: Any) -> Played:
         """Play tasks (YAML) on all hosts of the inventory."""
         (self.folder / "inventory.ini").write_text(self.inventory)
@@ -109,7 +115,7 @@ class Controller:
         told.unlink(missing_ok=True)
         extra = {
             "ansible_python_interpreter": TARGETS_PYTHON,
-            "policylang_folder": str(self.folder / "kept"),
+            "policylang_folder": str(self.kept),
             **self.variables,
             **variables,
         }

@@ -37,6 +37,13 @@ PermitRootLogin prohibit-password
 UseDNS no
 PrintMotd no
 """
+# A user who may become root: sshd lets root in by the same key.
+USER = "deploy"
+USER_LINES = {
+    "passwd": f"{USER}:x:1000:1000::/home/{USER}:/bin/sh\n",
+    "group": f"{USER}:x:1000:\n",
+    "shadow": f"{USER}:*:20000:0:99999:7:::\n",
+}
 
 
 @dataclass(slots=True)
@@ -85,9 +92,18 @@ class Host:
             (self.folder / name).mkdir(parents=True)
         (self.folder / "console").touch()
         root = self.folder / "upper"
-        (root / "root/.ssh").mkdir(parents=True, mode=0o700)
-        (root / "root").chmod(0o700)
-        (root / "root/.ssh/authorized_keys").write_text(public_key)
+        (root / "home").mkdir(parents=True)
+        for home, owner in (("root", 0), (f"home/{USER}", 1000)):
+            for folder in (root / home, root / home / ".ssh"):
+                folder.mkdir(mode=0o700)
+                os.chown(folder, owner, owner)
+            (root / home / ".ssh/authorized_keys").write_text(public_key)
+        (root / "etc/sudoers.d").mkdir(parents=True)
+        (root / "etc/sudoers.d/test").write_text(f"{USER} ALL=(ALL) NOPASSWD: ALL\n")
+        for name, line in USER_LINES.items():
+            known = (self.userland / "etc" / name).read_text()
+            (root / "etc" / name).write_text(known + line)
+        (root / "etc/shadow").chmod(0o640)
         (root / "etc/ssh/sshd_config.d").mkdir(parents=True)
         for one in self.userland.glob("etc/ssh/ssh_host_*"):  # they are every host's
             os.mknod(root / "etc/ssh" / one.name, 0, os.makedev(0, 0))  # overlayfs: not there
@@ -210,12 +226,16 @@ def _remove(cgroup: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Hosts by their names, and where Ansible runs; `settings` are for Ansible over SSH."""
+    """Hosts by their names, and where Ansible runs; `settings` are for Ansible over SSH.
+
+    It comes to `by_user` as a user who becomes root, to the others as root.
+    """
 
     controller: Namespace
     router: Namespace
     hosts: Mapping[str, Host]
     settings: Mapping[str, str] = field(default_factory=dict)
+    by_user: tuple[str, ...] = ()
 
     @property
     def inventory(self) -> str:
@@ -224,14 +244,18 @@ class Fleet:
         for name, host in self.hosts.items():
             own = host.addresses
             addresses = f'["{own.ipv4}", "{own.ipv6}"]'
+            user = f"{USER} ansible_become=true" if name in self.by_user else "root"
             line = f"{name} ansible_host={own.ipv4} policylang_addresses='{addresses}'"
+            line += f" ansible_user={user}"
             groups.setdefault(name.rstrip("0123456789"), []).append(line)
         text = "".join(f"[{group}]\n" + "\n".join(lines) + "\n" for group, lines in groups.items())
-        return text + "[all:vars]\nansible_user=root\n"
+        return text
 
 
 @contextmanager
-def fleet(userland: Path, folder: Path, *names: str) -> Iterator[Fleet]:
+def fleet(
+    userland: Path, folder: Path, *names: str, by_user: tuple[str, ...] = ()
+) -> Iterator[Fleet]:
     """Hosts that are on; all of it is gone afterwards but for the folder."""
     with ExitStack() as stack:
         stack.enter_context(_writable(folder))
@@ -259,7 +283,7 @@ def fleet(userland: Path, folder: Path, *names: str) -> Iterator[Fleet]:
         control = stack.enter_context(tempfile.TemporaryDirectory(prefix="pl"))
         for host in hosts.values():
             host.wait(controller)
-        yield Fleet(controller, router, hosts, _settings(folder, control))
+        yield Fleet(controller, router, hosts, _settings(folder, control), by_user)
 
 
 @contextmanager
@@ -287,9 +311,6 @@ def _settings(folder: Path, control: str) -> dict[str, str]:
         "ControlPersist": "60s",
         "UserKnownHostsFile": str(folder / "known_hosts"),
         "GSSAPIAuthentication": "no",
-        # Who loses its power does not say so.
-        "ServerAliveInterval": "1",
-        "ServerAliveCountMax": "5",
     }
     return {
         "ANSIBLE_PRIVATE_KEY_FILE": str(folder / "id"),

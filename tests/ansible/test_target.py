@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 import time
@@ -22,8 +23,6 @@ from policylang.provision.messages import (
     Rehearsed,
     Serve,
     Served,
-    TakeBack,
-    TakenBack,
     Tell,
     Told,
 )
@@ -33,6 +32,8 @@ from .shipped import PYTHON, Target
 
 SSH = "allow ssh inbound\n"
 HTTP = "allow http inbound\n"
+# Where the way to load makes no difference.
+BY_NFT = pytest.mark.parametrize("loader", [Loader.NFT], ids=["nft"], indirect=True)
 # What needs modules, settings, sets, names of users, and a line of the target's own.
 MUCH = """\
 zone lan { interface "lan0" }
@@ -101,6 +102,22 @@ def test_all_that_rules_rely_on_is_kept_with_them(target: Target) -> None:
     assert not target.rehearsed(MUCH).changes
 
 
+@BY_NFT
+def test_what_comes_into_a_list_comes_with_an_apply(target: Target) -> None:
+    """The lock file is the controller's, and a target asks nobody."""
+    policy = 'set drop = url "https://lists.example/drop.txt"\ndeny all inbound from drop\n'
+    for addresses in (["192.0.2.0/24"], ["192.0.2.0/24", "198.51.100.7"]):
+        held = {"addresses": addresses, "refreshed": "2026-11-21T00:00:00Z"}
+        lock = {"lock": 1, "sources": {"url https://lists.example/drop.txt": held}}
+        (target.folder / "test.policy.lock").write_text(json.dumps(lock))
+        assert target.applied(policy).changes
+        assert not target.applied(policy).changes
+    told = target.does(Tell(), Told)
+    assert told.current is not None
+    assert told.current.number == 2
+    assert not told.current.policy_path  # by which a refresh on the target would look for a lock
+
+
 def test_lines_of_the_targets_own_are_proved(target: Target) -> None:
     text = NATIVE[target.loader.target]
     one, cargo = target.compiled(text)
@@ -108,6 +125,7 @@ def test_lines_of_the_targets_own_are_proved(target: Target) -> None:
     assert target.applied(text).changes
 
 
+@BY_NFT
 def test_what_is_not_confirmed_ends_by_itself(target: Target) -> None:
     target.applied(SSH)
     rules = listed(target)
@@ -122,16 +140,22 @@ def test_what_is_not_confirmed_ends_by_itself(target: Target) -> None:
 
 
 def test_what_is_confirmed_stays(target: Target) -> None:
+    """Meanwhile nothing else can be applied; a confirmation whose answer was lost comes again."""
     target.applied(SSH)
     brought = target.applied(HTTP, confirm_s=30)
-    confirmed = target.does(Confirm(brought.number, None), Confirmed)
-    assert confirmed.is_new
+    one, cargo = target.compiled(SSH)
+    (waits,) = target.answer(controller.rehearse(one, cargo, wants_past=False)).diagnostics
+    assert waits.code == "not-yet-confirmed"
+    assert waits.help == "it is taken back when its time is over: apply again then"
+    for _ in range(2):
+        assert target.does(Confirm(brought.number, None), Confirmed).is_new
     told = target.does(Tell(), Told)
     assert told.pending is None
     assert told.current is not None
     assert told.current.number == told.confirmed == brought.number == 2
 
 
+@BY_NFT
 def test_a_change_is_not_confirmed_over_the_connection_that_made_it(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,22 +164,14 @@ def test_a_change_is_not_confirmed_over_the_connection_that_made_it(
     assert brought.over == ssh_connection() == ("192.0.2.7", "40000", "192.0.2.1", "22")
     confirmed = target.does(Confirm(brought.number, brought.over), Confirmed)
     assert not confirmed.is_new
+    monkeypatch.delenv("SSH_CONNECTION")  # and what is not known is not new
+    assert not target.does(Confirm(brought.number, brought.over), Confirmed).is_new
     assert target.does(Tell(), Told).pending is not None
     monkeypatch.setenv("SSH_CONNECTION", "192.0.2.7 40001 192.0.2.1 22")
     assert target.does(Confirm(brought.number, brought.over), Confirmed).is_new
 
 
-def test_a_change_is_taken_back(target: Target) -> None:
-    target.applied(SSH)
-    rules = listed(target)
-    target.applied(HTTP, confirm_s=60)
-    assert target.does(TakeBack(), TakenBack).number == 1
-    assert listed(target) == rules
-    target.applied(HTTP)
-    assert target.does(TakeBack(), TakenBack).number == 1
-    assert listed(target) == rules
-
-
+@BY_NFT
 def test_only_what_was_proved_is_loaded(target: Target) -> None:
     found = target.rehearsed(SSH)
     _, other = target.compiled(HTTP)
@@ -216,7 +232,7 @@ def test_what_the_kernel_refuses_is_told_at_the_statement(target: Target) -> Non
     assert told.span.file.line_text(1) == text.rstrip()
 
 
-@pytest.mark.parametrize("loader", [Loader.NFT], ids=lambda loader: loader.value, indirect=True)
+@BY_NFT
 def test_a_service_is_not_written_by_a_check(target: Target, tmp_path: Path) -> None:
     files = controller.service_files(str(tmp_path / "state"))
     found = target.does(Serve(files, is_check=True), Served)

@@ -10,10 +10,11 @@ import subprocess
 from pathlib import Path
 
 SUITE = "trixie"
-# What a small server has: sshd, systemd, Python's whole standard library, what loads rules.
+# What a small server has: sshd, systemd, Python's whole standard library, what loads rules, and
+# what Ansible asks for packages with.
 PACKAGES = (
     *("openssh-server", "python3", "nftables", "iptables", "ipset", "iproute2", "kmod"),
-    *("systemd", "systemd-sysv"),
+    *("systemd", "systemd-sysv", "sudo", "python3-apt"),
 )
 OPTIONS = (
     "--aptopt=APT::Install-Recommends false",

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.policylang.firewall.plugins.plugin_utils import controlling
 from ansible_collections.policylang.firewall.plugins.plugin_utils.controlling import Target
@@ -20,7 +20,13 @@ with suppress(ImportError):  # `require_policylang` tells it
     from policylang.diagnostics import Report
     from policylang.pipeline import Text
     from policylang.provision import controller
-    from policylang.provision.messages import Confirm, Tell
+    from policylang.provision.inventory import (
+        BadAddressError,
+        BadNameError,
+        NoAddressError,
+        TakenNameError,
+    )
+    from policylang.provision.messages import Brought, Confirm, Tell
 
 OPTIONS = {
     "policy": {"type": "path"},
@@ -34,8 +40,9 @@ OPTIONS = {
     "flows": {"type": "str", "choices": ["keep", "cut"]},
 }
 ONE_OF = {"required_one_of": [["policy", "content"]], "mutually_exclusive": [["policy", "content"]]}
+MOST_CONFIRM_S = 3600  # as `policylang apply --confirm` has it
 BETWEEN_S = 0.5  # two tries: who is refused is refused at once
-GRACE_S = 15  # for a target that has to be asked what became of a change
+GRACE_S = 5  # for a target that has to be asked what became of a change
 
 
 class ActionModule(ActionBase):
@@ -51,8 +58,9 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         validated = self.validate_argument_spec(argument_spec=OPTIONS, **ONE_OF)
         options = validated[1]
+        _check(options)
         controlling.require_policylang()
-        result["changed"] = False
+        result.update(changed=False, rolled_back=False)
         is_check = self._task.check_mode
         target = Target(self, task_vars, keep=not is_check)
 
@@ -79,17 +87,14 @@ class ActionModule(ActionBase):
             result["changed"] = rehearsed.changes
             result["ends"] = list(rehearsed.ending)
             return result
-        began = time.monotonic()
-        load = controller.load(sent, rehearsed, confirm_s)
-        brought = controlling.found_of(target.answer(load), result)
-        result.update(
-            changed=brought.changes,
-            generation=brought.number,
-            rolled_back=False,
-            words=list(brought.words),
+        if rehearsed.changes:
+            target.watch()
+        brought = self._brought(
+            target, controller.load(sent, rehearsed, confirm_s), rehearsed, result
         )
+        result.update(changed=brought.changes, generation=brought.number, words=list(brought.words))
         if brought.confirm_s is not None:
-            self._confirm(target, brought, began, result)
+            self._confirm(target, brought, result)
         return result
 
     # --- what is wanted -----------------------------------------------------------------------
@@ -99,7 +104,7 @@ class ActionModule(ActionBase):
             policy = Path(str(self._find_needle("files", str(options["policy"]))))
         else:
             folder = Path(self._loader.get_basedir())
-            policy = Text(str(options["content"]), "content", folder)
+            policy = Text(str(options["content"]), "<content>", folder)
         flows = options["flows"]
         inventory = controlling.inventory_of(task_vars) if options["inventory"] else None
         return controller.Wanted(
@@ -114,57 +119,106 @@ class ActionModule(ActionBase):
 
     # --- a change that waits ------------------------------------------------------------------
 
-    def _confirm(self, target, brought, began, result):
+    def _brought(self, target, load, rehearsed, result):
+        """What was put in force.
+
+        Rules may end the very connection over which they are loaded, and let new ones in. Then
+        what became of them is asked over a new one. AnsibleActionFail with `rolled_back` where
+        they are not there any more.
+        """
+        try:
+            answer = target.answer(load)
+        except AnsibleError as error:
+            if load.confirm_s is None or not rehearsed.changes:
+                raise
+            lost = f"{error}"
+        else:
+            return controlling.found_of(answer, result)
+        sent = load.cargo.name, load.cargo.made_by, load.cargo.parameters
+        until = time.monotonic() + load.confirm_s
+        while True:
+            told = self._asked(target, result, until + GRACE_S)
+            waits = told.pending
+            if waits is not None and (waits.policy_name, waits.made_by, waits.parameters) == sent:
+                return Brought(waits.number, waits.way, True, load.confirm_s, (), None)
+            if time.monotonic() >= until:
+                raise _taken_back("nothing was heard of the change, which", told, lost, result)
+            time.sleep(BETWEEN_S)  # the target may still be at work with it
+
+    def _confirm(self, target, brought, result):
         """Confirm over a new connection, again and again until the time is over.
 
         AnsibleActionFail with `rolled_back` where that cannot be; AnsibleConnectionFailure where
         the target cannot even be asked afterwards.
         """
         over = brought.over if target.is_remote else None
-        until = began + brought.confirm_s
+        until = time.monotonic() + brought.confirm_s  # the target's own time began before that
         last = "the connection could not be opened anew"
         while time.monotonic() < until:
             try:
                 target.reconnect()
-                confirmed = controlling.found_of(
-                    target.answer(Confirm(brought.number, over)), result
-                )
-            except AnsibleConnectionFailure as error:
-                last = f"{error}"
-            except AnsibleActionFail as error:
-                last = f"{error}"
-                break  # the target answered, and would answer the same
-            except AnsibleError as error:  # a file that could not be transferred, say
+                answer = target.answer(Confirm(brought.number, over))
+            except AnsibleError as error:  # no connection, or one that broke off
                 last = f"{error}"
             else:
+                try:
+                    confirmed = controlling.found_of(answer, result)
+                except AnsibleActionFail as error:
+                    last = f"{error}"
+                    break  # the target would answer the same
                 if confirmed.is_new:
                     result["words"] += list(confirmed.words)
                     return
             time.sleep(BETWEEN_S)
-        time.sleep(max(0.0, until + BETWEEN_S - time.monotonic()))
         told = self._afterwards(target, result, until + GRACE_S)
         if told.current is not None and told.current.number == brought.number:
             return  # the answer alone was lost
-        force = "nothing of ours" if told.current is None else f"generation {told.current.number}"
-        result.update(changed=False, rolled_back=True)
-        raise AnsibleActionFail(
-            f"generation {brought.number} could not be confirmed over a new connection, and was taken back:"
-            f" {force} is in force. {last}",
-            result=result,
-        )
+        what = f"generation {brought.number} could not be confirmed over a new connection, and"
+        raise _taken_back(what, told, last, result)
 
     def _afterwards(self, target, result, until):
-        """What is in force when the time is over, asked over a new connection."""
+        """What is in force once nothing waits to be confirmed."""
+        while True:
+            told = self._asked(target, result, until)
+            if told.pending is None:
+                return told
+            if time.monotonic() >= until:
+                raise AnsibleActionFail(
+                    f"generation {told.pending.number} still waits to be confirmed", result=result
+                )
+            time.sleep(max(BETWEEN_S, (told.left_ms or 0) / 1000))
+
+    def _asked(self, target, result, until):
+        """What a target tells over a new connection; it is tried until a time."""
         while True:
             try:
                 target.reconnect()
-                return controlling.found_of(target.answer(Tell()), result)
-            except AnsibleActionFail:
-                raise
+                answer = target.answer(Tell())
             except AnsibleError:
                 if time.monotonic() >= until:
                     raise
-            time.sleep(BETWEEN_S)
+                time.sleep(BETWEEN_S)
+            else:
+                return controlling.found_of(answer, result)
+
+
+def _check(options):
+    """Raise AnsibleActionFail for options that say nothing together, or too much."""
+    if options["policy"] is not None and not str(options["policy"]).strip():
+        raise AnsibleActionFail("`policy` names no file")
+    if options["flavour"] is not None and options["target"] != "iptables":
+        raise AnsibleActionFail("`flavour` is for `target: iptables`")
+    if not 0 <= options["confirm"] <= MOST_CONFIRM_S:
+        raise AnsibleActionFail(
+            f"`confirm` is a number of seconds up to {MOST_CONFIRM_S}, or 0, not {options['confirm']}"
+        )
+
+
+def _taken_back(what, told, why, result):
+    """The failure of a change that is in force no longer."""
+    result.update(changed=False, rolled_back=True)
+    force = "nothing of ours" if told.current is None else f"generation {told.current.number}"
+    return AnsibleActionFail(f"{what} was taken back: {force} is in force. {why}", result=result)
 
 
 def _compiled(wanted, result):
@@ -172,14 +226,32 @@ def _compiled(wanted, result):
     try:
         one = controller.compiled(wanted, report)
     except ValueError as error:
-        raise AnsibleActionFail(
-            f"`{error}` of the inventory is no name of the language; the variable policylang_name gives it one",
-            result=result,
-        ) from error
+        raise AnsibleActionFail(_no_machine(error), result=result) from None
     controlling.warn(report, result)
+    for group, machines in (one.left_out if one else {}).items():
+        words = f"rules about the group `{group}` are not about {', '.join(machines)}: no address is known"
+        result["warnings"].append(f"{words}; policylang_addresses gives one")
     if one is None:
         raise controlling.refusal(report, result)
     return one
+
+
+def _no_machine(error):
+    """Why a machine of the inventory is none of the policy."""
+    first = f"`{error.args[0]}`"
+    match error:
+        case BadNameError():
+            return f"{first} of the inventory is no name of the language; the variable policylang_name gives it one"
+        case TakenNameError():
+            return (
+                f"{first} of the inventory is the name of something built in, which the policy uses; the variable"
+                " policylang_name gives it another"
+            )
+        case BadAddressError():
+            return f"{first}, which the inventory has for `{error.args[1]}`, is no address"
+        case NoAddressError():
+            return f"{first} of the inventory has no address; the variable policylang_addresses gives it one"
+    raise error
 
 
 def _diff(one, rehearsed):

@@ -47,6 +47,7 @@ def _kept(one):
     return {
         "generation": one.number,
         "policy": one.policy_name,
+        "host": one.host or None,
         "way": one.way,
         "made_at": one.made_at.isoformat(),
         "made_by": one.made_by,

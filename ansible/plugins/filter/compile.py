@@ -30,7 +30,7 @@ options:
     description: Which of the policy's hosts is meant, if it has any.
     type: str
 author:
-  - The authors of policylang (@policylang)
+  - The authors of policylang (!UNKNOWN)
 """
 
 EXAMPLES = r"""
@@ -59,6 +59,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ansible.errors import AnsibleFilterError
+from ansible.utils.display import Display
 from ansible_collections.policylang.firewall.plugins.plugin_utils import controlling
 
 with suppress(ImportError):  # `require_policylang` tells it
@@ -75,12 +76,14 @@ def compiled(policy, target="nft", parameters=None, host=None):
         raise AnsibleFilterError(f"there is no target `{target}`: nft and iptables are")
     report = Report()
     wanted = controller.Wanted(
-        Text(str(policy), "policy", Path.cwd()),
+        Text(str(policy), "<policy>", Path.cwd()),
         str(target),
         controlling.parameters_of(parameters),
         host=None if host is None else str(host),
     )
     one = controller.compiled(wanted, report)
+    for warning in provisioned.warnings(report):
+        Display().warning(provisioned.told([warning]))
     if one is None:
         raise AnsibleFilterError(provisioned.told(provisioned.errors(report)))
     texts = {file.name: file.text for file in one.artifact.files}

@@ -14,6 +14,7 @@ description:
   - The change is armed. If it is not confirmed over a B(new) connection in O(confirm) seconds, the target's kernel takes
     it back by itself, whatever became of the controller.
   - A task is C(changed) exactly when the rules of the target's kernel are. A second run changes nothing.
+  - Lists from elsewhere have the elements of the lock file beside the policy on the controller. Targets ask for none.
 requirements:
   - policylang in the Python that runs Ansible on the controller.
   - On the target Python 3.11 or later with its standard library, and C(nft), or C(iptables) and C(ipset).
@@ -25,12 +26,13 @@ options:
       - One of O(policy) and O(content) is needed.
     type: path
   content:
-    description: The policy itself, as text.
+    description: The policy itself, as text. Paths in it start at the folder of the playbook, and it has no lock file.
     type: str
   parameters:
     description:
       - Values for what the policy declares by C(param).
       - A list becomes elements with commas between. Everything else is text of the language.
+      - Windows of time stand in quotes, for YAML takes 22:30 for a number.
     type: dict
     default: {}
   target:
@@ -51,13 +53,16 @@ options:
     description:
       - Whether the machines and groups of the inventory are hosts and sets of the policy.
       - A machine's addresses are those of its variable C(policylang_addresses), or that of C(ansible_host), or its name if
-        that is an address. Machines without any are left out, and so are hosts and sets that the policy declares itself.
+        that is an address. Machines without any are left out, with a warning where the policy names a group of theirs.
       - A machine whose name is no name of the language (it has dots, say) is called by its variable C(policylang_name).
+      - What the policy declares itself is left to it. A group is no set where the policy uses its name for something
+        else, a service say.
     type: bool
     default: false
   confirm:
     description:
-      - In how many seconds the change has to be confirmed over a new connection. The action does that by itself.
+      - In how many seconds the change has to be confirmed over a new connection, 3600 at most. The action does that by
+        itself.
       - V(0) loads for good at once, and nothing takes it back.
     type: int
     default: 60
@@ -69,12 +74,12 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Nothing is changed on the target.
+    description: Nothing is changed on the target, but that kernel modules are loaded which the rules rely on.
   diff_mode:
     support: full
     description: What is opened and closed first, as C(policylang diff) tells it, and then the rules.
 author:
-  - The authors of policylang (@policylang)
+  - The authors of policylang (!UNKNOWN)
 seealso:
   - module: policylang.firewall.info
   - module: policylang.firewall.boot
@@ -114,7 +119,7 @@ generation:
   sample: 4
 rolled_back:
   description: Whether a change was loaded, could not be confirmed over a new connection, and is in force no longer.
-  returned: when it was loaded
+  returned: always
   type: bool
 ends:
   description: The open connections that a change would end.

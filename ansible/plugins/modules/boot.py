@@ -11,7 +11,8 @@ version_added: "0.1.0"
 description:
   - Installs a service of systemd on the target that loads the policy that was confirmed last before the network is up,
     and closes everything if that cannot be loaded.
-  - The service needs neither Python nor policylang. Lists from elsewhere are what they were when the policy was applied.
+  - The service needs neither Python nor policylang. Lists from elsewhere are what they were when the policy was applied,
+    and no timer refreshes them; one that C(policylang install-service) installed is removed.
 requirements:
   - policylang in the Python that runs Ansible on the controller.
   - On the target Python 3.11 or later with its standard library, and systemd.
@@ -24,7 +25,7 @@ attributes:
     support: none
     description: There is none.
 author:
-  - The authors of policylang (@policylang)
+  - The authors of policylang (!UNKNOWN)
 seealso:
   - module: policylang.firewall.apply
 """

@@ -22,7 +22,7 @@ attributes:
     support: none
     description: There is none.
 author:
-  - The authors of policylang (@policylang)
+  - The authors of policylang (!UNKNOWN)
 seealso:
   - module: policylang.firewall.apply
 """
@@ -39,12 +39,13 @@ EXAMPLES = r"""
 
 RETURN = r"""
 in_force:
-  description: The generation that is in force, null if none is.
+  description: The generation that is in force, null if none is. C(host) is the policy's, null if it has none.
   returned: always
   type: dict
   sample:
     generation: 4
-    policy: site.policy
+    policy: site.policy on web1
+    host: web1
     way: nft
     made_at: "2026-01-02T03:04:05+00:00"
     made_by: alice

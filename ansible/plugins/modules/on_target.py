@@ -40,7 +40,7 @@ attributes:
     support: none
     description: The actions of the collection see to that.
 author:
-  - The authors of policylang (@policylang)
+  - The authors of policylang (!UNKNOWN)
 """
 
 EXAMPLES = r"""
@@ -60,18 +60,23 @@ missing:
   type: bool
 """
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
 OLDEST = (3, 11)
+FIRST = "__main__.py"  # what Python runs of a folder
 DIGITS = 64  # of SHA-256, in hexadecimal
 MOST_KEPT = 3  # versions of the modules: plays of several controllers may go on at once
+NEW = ".new-"  # how places begin at which modules are unpacked
+DAY_S = 86400  # what was begun so long ago was broken off
 
 
 def main():
@@ -96,14 +101,20 @@ def main():
         )
     folder = Path(module.params["folder"]) / module.params["digest"]
     archive = module.params["archive"]
-    if not (folder / "__main__.py").is_file():
+    if not (folder / FIRST).is_file():
         if archive is None:
             module.exit_json(changed=False, missing=True)
-        if module.params["keep"]:
-            _keep(archive, folder)
-        else:
-            folder = Path(tempfile.mkdtemp(prefix="policylang-", dir=module.tmpdir))
-            _unpack(archive, folder)
+        try:
+            if module.params["keep"]:
+                _keep(archive, folder)
+            else:
+                folder = Path(tempfile.mkdtemp(prefix="policylang-", dir=module.tmpdir))
+                _unpack(archive, folder)
+        except OSError as error:
+            module.fail_json(
+                msg=f"cannot write `{error.filename2 or error.filename or folder}`: {error.strerror or error}"
+                "; become root, or name another folder by the variable policylang_folder"
+            )
     module.exit_json(changed=False, missing=False, answer=_answer(module, folder))
 
 
@@ -129,13 +140,18 @@ def _keep(archive, folder):
     """Unpack beside the place and move there: whoever looks finds all of it or nothing."""
     parent = folder.parent
     parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=".new-", dir=str(parent)))
+    made = Path(tempfile.mkdtemp(prefix=NEW, dir=str(parent)))
     try:
         _unpack(archive, made)
         made.chmod(0o755)
+        for path in (*made.rglob("*"), made):
+            _sync(path)  # or a machine that loses its power has empty files by the right names
+        if (folder / FIRST).is_file():
+            return  # another play brought it meanwhile, and may be at work with it
         if folder.is_dir():
-            shutil.rmtree(str(folder))  # half of it, from a machine that lost its power
+            shutil.rmtree(str(folder))  # whatever it is, it is not all of it
         made.rename(folder)
+        _sync(parent)
     finally:
         shutil.rmtree(str(made), ignore_errors=True)
     _forget(parent)
@@ -146,11 +162,27 @@ def _unpack(archive, folder):
         packed.extractall(str(folder))
 
 
+def _sync(path):
+    descriptor = os.open(str(path), os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _forget(parent):
-    """Remove all but the newest versions."""
-    places = [place for place in parent.iterdir() if len(place.name) == DIGITS]
-    places.sort(key=lambda place: place.stat().st_mtime, reverse=True)
-    for place in places[MOST_KEPT:]:
+    """Remove all but the newest versions, and what was broken off."""
+    times = {}
+    for place in parent.iterdir():
+        try:
+            times[place] = place.stat().st_mtime
+        except FileNotFoundError:  # another play forgets as well
+            continue
+    kept = [place for place in times if len(place.name) == DIGITS]
+    kept.sort(key=lambda place: times[place], reverse=True)
+    begun = [place for place in times if place.name.startswith(NEW)]
+    old = [place for place in begun if times[place] < time.time() - DAY_S] + kept[MOST_KEPT:]
+    for place in old:
         shutil.rmtree(str(place), ignore_errors=True)
 
 

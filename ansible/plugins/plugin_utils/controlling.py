@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ansible.errors import AnsibleActionFail, AnsibleError
@@ -27,6 +27,9 @@ else:
 RUNNER = "policylang.firewall.on_target"
 ARCHIVE = "policylang.zip"
 FOLDER = "/usr/local/lib/policylang"  # where the modules are kept on a target
+# Who is cut off says nothing. Where somebody speaks, conntrack learns of connections that were open
+# before the first rules came: what a host answers over them may be denied until then.
+WATCH = "-o ServerAliveInterval=1 -o ServerAliveCountMax=5"
 
 
 def require_policylang():
@@ -47,11 +50,12 @@ class Target:
         self.action = action
         self.task_vars = task_vars
         self.keep = keep
+        self.digest = shipping.digest()
 
     def answer(self, job):
         """What a target answers to a job; the modules that do it travel where they must."""
         arguments = {
-            "digest": shipping.digest(),
+            "digest": self.digest,
             "job": wire.written(job),
             "keep": self.keep,
             "folder": str(self.task_vars.get("policylang_folder") or FOLDER),
@@ -59,7 +63,10 @@ class Target:
         result = self._run(arguments)
         if result.get("missing"):
             result = self._ship(arguments)
-        return wire.read(Answer, str(result["answer"]))
+        try:
+            return wire.read(Answer, str(result["answer"]))
+        except ValueError as error:
+            raise AnsibleActionFail(f"what the target answered is no answer: {error}") from None
 
     def _run(self, arguments):
         # The action's own arguments are none of the runner's.
@@ -86,6 +93,15 @@ class Target:
             raise AnsibleError("the archive did not reach the target")
         return result
 
+    def watch(self):
+        """Have OpenSSH notice soon, over a new connection, that nothing comes through any more."""
+        connection = self.action._connection
+        if connection.transport == "ssh":
+            # Of sftp, too, which may be the first to connect. Where both say it, the first holds.
+            given = connection.get_option("ssh_common_args")
+            connection.set_option("ssh_common_args", f"{given or ''} {WATCH}".strip())
+            connection.reset()
+
     def reconnect(self):
         """Have what comes next go over a new connection."""
         connection = self.action._connection
@@ -102,6 +118,8 @@ def found_of(answer, result):
     """What an answer found; its warnings go into the result. AnsibleActionFail where it failed."""
     report = Report(list(answer.diagnostics))
     warn(report, result)
+    if any(one.code == "not-restored" for one in answer.diagnostics):
+        result["changed"] = True
     if answer.found is None or report.has_errors:
         raise refusal(report, result)
     return answer.found
@@ -127,21 +145,32 @@ def refusal(report, result):
 
 def parameters_of(given):
     """Values of variables as texts of the language."""
-    return {str(name): _text(value) for name, value in (given or {}).items()}
+    return {str(name): _text(name, value) for name, value in (given or {}).items()}
 
 
-def _text(value):
+def _text(name, value):
     if isinstance(value, (bool, Mapping)) or value is None:
-        raise AnsibleActionFail(f"no text of the language stands for the parameter {value!r}")
+        raise AnsibleActionFail(
+            f"no text of the language stands for {value!r}, the parameter `{name}`"
+        )
     if isinstance(value, str) or not isinstance(value, Iterable):
         return f"{value}"
-    return ", ".join(_text(one) for one in value)
+    return ", ".join(_text(name, one) for one in value)
 
 
 def inventory_of(task_vars):
-    """The machines and groups that Ansible knows, by the names that the policy has for them."""
+    """The machines and groups that Ansible knows, by the names that the policy has for them.
+
+    AnsibleActionFail where two have one name.
+    """
     variables = task_vars["hostvars"]
     names = {str(host): name_of(host, variables[host]) for host in task_vars["groups"]["all"]}
+    first = {}
+    for host, name in names.items():
+        if first.setdefault(name, host) != host:
+            raise AnsibleActionFail(
+                f"the inventory has two machines `{name}`: {first[name]} and {host}"
+            )
     hosts = {names[host]: _addresses(host, variables[host]) for host in names}
     groups = {
         str(group): tuple(names[str(host)] for host in members)
@@ -158,8 +187,12 @@ def name_of(host, variables):
 
 def _addresses(host, variables):
     given = variables.get("policylang_addresses")
-    if given is not None:
+    if isinstance(given, Sequence):
         return (str(given),) if isinstance(given, str) else tuple(str(one) for one in given)
+    if given is not None:
+        raise AnsibleActionFail(
+            f"policylang_addresses of {host} is no list of addresses: {given!r}"
+        )
     for text in (variables.get("ansible_host"), host):
         try:
             return (str(ipaddress.ip_address(str(text))),)
