@@ -222,7 +222,8 @@ _error(
     "a policy of several hosts, and none is chosen",
     """A policy that declares hosts means something else on each of them, and `self` is another
     machine. `--host NAME` says which one is meant; `compile --all-hosts -o DIR` compiles for all of
-    them, and `check`, `lint` and `test` look at all of them where none is named.""",
+    them, and `check`, `lint`, `test`, `query`, `trace`, `diff` and `verify` look at all of them
+    where none is named. What is in force somewhere is what one of them does.""",
 )
 _error(
     "no-such-host",
@@ -241,6 +242,12 @@ _error(
     "a host without an address as an end",
     """The name of a host stands for its addresses wherever a rule or a set names it. A host without
     any can have zones and rules of its own (`on HOST { … }`), and nobody else can name it.""",
+)
+_warning(
+    "block-for-nobody",
+    "a block that is for no host",
+    """What stands behind `on` leaves no host: `except` takes all of them away, or a set of hosts is
+    empty. Empty means none: what the block says holds nowhere.""",
 )
 _error(
     "zone-elsewhere",
@@ -1480,6 +1487,13 @@ _error(
     """Beside `web.policy`, `web.params` may give its parameters values, for `policylang golden`: a
     line `NAME = VALUE` for each, once, with the value as behind `-D NAME=`. A `#` starts a
     comment.""",
+)
+_error(
+    "bad-targets",
+    "a file names no target that a policy could be for",
+    """Beside `web.policy`, `web.targets` may name the targets that it is for, with commas or line
+    ends between, so that `policylang golden` and `policylang review` leave out those that it is not
+    for. Without the file it is for all of them. A `#` starts a comment.""",
 )
 _error(
     "no-policies",

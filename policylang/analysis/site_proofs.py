@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from policylang.analysis.expectations import judged
 from policylang.analysis.naming import names_of
 from policylang.analysis.proofs import FAILED, Play, ProvedTest, Shown, prove_tests, shown_by
-from policylang.analysis.questions import Answer, is_answered
-from policylang.analysis.site import OneHost, OnHost, Site, Way, by_its_way
+from policylang.analysis.questions import Answer
+from policylang.analysis.site import OnHost, Site, Way
+from policylang.analysis.site_hosts import OneHost, by_its_way
 from policylang.diagnostics import Diagnostic, Report
 from policylang.ir.ruleset import Ruleset
 from policylang.model.expectations import (
@@ -100,12 +101,17 @@ class _Prover:
     ) -> Shown:
         if not way.parts:
             return _about_nobody(expectation)
-        if _holds(expectation, way):
+        ends = tuple(self.site.ends(way))
+        if _holds(expectation, way, ends):
             return Shown(expectation, True)
-        # What is to pass, or is stopped in the wrong way: by the first who stops it. What is not to
-        # pass: by the last who lets it.
-        is_stopped = expectation.wanted is Wanted.ALLOW or way.answer is Answer.NO
-        for part in way.parts if is_stopped else reversed(way.parts):
+        # What is to pass: by the first who stops it. What is stopped in the wrong way: by who does
+        # so. What is not to pass: by the last who lets it.
+        told: Iterable[OnHost] = reversed(way.parts)
+        if expectation.wanted is Wanted.ALLOW:
+            told = way.parts
+        elif way.answer is Answer.NO:
+            told = ends
+        for part in told:
             one = own[part.host.name]
             assert isinstance(one, PacketExpectation)
             proof = judged(one, part.found, part.beginnings)
@@ -126,34 +132,29 @@ class _Prover:
             one = own[host]
             assert isinstance(one, SessionExpectation)
             proving = self.provings[host]
-            placed = replace(one, asked=by_its_way(proving.host, one.asked))
+            placed = replace(one, asked=by_its_way(proving.host, self.site.known(one.asked)))
             shown = proving.play(placed)
             if not shown.holds:
                 return _on(host, shown)
+        for part in way.parts:
+            if part.is_sent_on and part.answer is not Answer.YES and not expectation.is_some:
+                message = f"on `{part.host.name}`: not every first packet is let in that is sent on"
+                return Shown(expectation, False, Diagnostic(FAILED, message, expectation.span))
         return Shown(expectation, True)
 
 
-def _holds(expectation: PacketExpectation, way: Way) -> bool:
+def _holds(expectation: PacketExpectation, way: Way, ends: Sequence[OnHost]) -> bool:
     """Whether an expectation is so along the whole way."""
     match expectation.wanted:
         case Wanted.ALLOW:
             return way.answer is Answer.YES or (expectation.is_some and way.answer is not Answer.NO)
         case Wanted.DENY:
             return way.answer is Answer.NO or (expectation.is_some and way.answer is not Answer.YES)
-        case wanted:
-            if way.answer is not Answer.NO and not expectation.is_some:
-                return False
-            stopping = [part for part in way.parts if part.answer is Answer.NO]
-            as_wanted = [_all_so(part, expectation, wanted) for part in stopping]
-            return any(as_wanted) if expectation.is_some else bool(stopping) and all(as_wanted)
-
-
-def _all_so(part: OnHost, expectation: PacketExpectation, wanted: Wanted) -> bool:
-    """Whether a host that stops packets does so as it is wanted: by an answer or without."""
-    if expectation.answer is not None:
-        return judged(expectation, part.found, part.beginnings).holds
-    is_reject = wanted is Wanted.REJECT
-    return all(is_answered(piece.fate) is is_reject for piece in part.found.pieces)
+        case Wanted.DROP | Wanted.REJECT:
+            as_wanted = (judged(expectation, one.found, one.beginnings).holds for one in ends)
+            if expectation.is_some:
+                return any(as_wanted)
+            return way.answer is Answer.NO and all(as_wanted)
 
 
 def _about_nobody(expectation: Expectation) -> Shown:

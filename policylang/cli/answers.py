@@ -9,6 +9,7 @@ import argparse
 from typing import Any
 
 from policylang.backends import TARGETS
+from policylang.cli import answer_descriptions
 from policylang.cli.options import (
     EVERY_FORMAT,
     add_answer_look,
@@ -80,7 +81,7 @@ def _check_why(chosen: argparse.Namespace) -> None:
 
 
 def _add_test(commands: Any) -> None:
-    one = add_command(commands, "test", "prove the tests of a policy")
+    one = add_command(commands, "test", "prove the tests of a policy", said=answer_descriptions)
     add_files(one)
     add_parameters(one)
     one.add_argument(
@@ -106,7 +107,7 @@ def _add_test(commands: Any) -> None:
 
 
 def _add_query(commands: Any) -> None:
-    one = add_command(commands, "query", "say who can reach what")
+    one = add_command(commands, "query", "say who can reach what", said=answer_descriptions)
     add_subject(
         one,
         ": `nft -j list ruleset`, iptables-save (`RULES.V4,RULES.V6`), a revision "
@@ -129,7 +130,9 @@ def _add_query(commands: Any) -> None:
 
 
 def _add_trace(commands: Any) -> None:
-    one = add_command(commands, "trace", "tell a conversation packet by packet")
+    one = add_command(
+        commands, "trace", "tell a conversation packet by packet", said=answer_descriptions
+    )
     add_subject(one, ", as for `query`")
     one.add_argument(
         "what", nargs="+", metavar="WHAT", help="worded like a rule: `ftp passive inbound from wan`"
@@ -160,7 +163,7 @@ def _add_trace(commands: Any) -> None:
 
 
 def _add_lint(commands: Any) -> None:
-    one = add_command(commands, "lint", "say what is hardly meant")
+    one = add_command(commands, "lint", "say what is hardly meant", said=answer_descriptions)
     add_files(one)
     add_parameters(one)
     for name, text in (("allow", "say nothing of it"), ("deny", "take it for an error")):
@@ -183,7 +186,9 @@ def _code(text: str) -> str:
 
 
 def _add_verify(commands: Any) -> None:
-    one = add_command(commands, "verify", "prove that the rules do what a policy says")
+    one = add_command(
+        commands, "verify", "prove that the rules do what a policy says", said=answer_descriptions
+    )
     add_file(one)
     add_parameters(one)
     one.add_argument(
@@ -198,7 +203,9 @@ def _add_verify(commands: Any) -> None:
 
 
 def _add_diff(commands: Any) -> None:
-    one = add_command(commands, "diff", "say what two policies do differently")
+    one = add_command(
+        commands, "diff", "say what two policies do differently", said=answer_descriptions
+    )
     one.add_argument(
         "subjects",
         nargs="+",
@@ -222,7 +229,9 @@ def _add_diff(commands: Any) -> None:
 
 
 def _add_why(commands: Any) -> None:
-    one = add_command(commands, "why", "find the statement behind a rule or a log line")
+    one = add_command(
+        commands, "why", "find the statement behind a rule or a log line", said=answer_descriptions
+    )
     one.add_argument(
         "what",
         nargs="+",

@@ -125,8 +125,7 @@ def _compile_all(chosen: argparse.Namespace, report: Report) -> int:
     if not report.has_errors:
         told = f"{_called(chosen.file)}: {len(made)} hosts compiled into {visible(str(folder))}"
         print(told, file=sys.stderr)
-    elif made and loaded is not None:
-        failed = len(loaded.hosts) - len(made)
+    elif loaded is not None and (failed := len(loaded.hosts) - len(made)) > 0 and made:
         print(f"{failed} of {len(loaded.hosts)} hosts failed; nothing is written", file=sys.stderr)
     return _status(report)
 
@@ -216,8 +215,7 @@ def _lint(chosen: argparse.Namespace) -> int:
     from policylang.cli import linting
 
     report = Report()
-    sources = [(_called(file), _source(chosen, file, report)) for file in chosen.files]
-    return linting.run(chosen, [(n, s) for n, s in sources if s is not None], report)
+    return linting.run(chosen, _sources(chosen, report), report)
 
 
 def _plan(chosen: argparse.Namespace) -> int:
@@ -261,8 +259,7 @@ def _test(chosen: argparse.Namespace) -> int:
     from policylang.cli import testing
 
     report = Report()
-    sources = [(_called(file), _source(chosen, file, report)) for file in chosen.files]
-    return testing.run(chosen, [(n, s) for n, s in sources if s is not None], report)
+    return testing.run(chosen, _sources(chosen, report), report)
 
 
 def _query(chosen: argparse.Namespace) -> int:
@@ -281,16 +278,7 @@ def _verify(chosen: argparse.Namespace) -> int:
     from policylang.cli import verifying
 
     teller = Teller(chosen, _called(chosen.file))
-    source = _source(chosen, chosen.file, teller.report)
-    hosts = _hosts(chosen, source) if chosen.format == "text" and not chosen.live else ()
-    if source is None or not hosts:
-        return verifying.verify(chosen, source, teller)
-    statuses = []
-    for host in hosts:
-        chosen.host = host
-        one = Teller(chosen, f"{_called(chosen.file)} on {visible(host)}")
-        statuses.append(verifying.verify(chosen, _source(chosen, chosen.file, one.report), one))
-    return REFUSED if REFUSED in statuses else max(statuses)
+    return verifying.verify(chosen, _source(chosen, chosen.file, teller.report), teller)
 
 
 def _diff(chosen: argparse.Namespace) -> int:
@@ -388,13 +376,15 @@ def _source(chosen: argparse.Namespace, file: str, report: Report) -> pipeline.S
     return None if policy is None or besides is None else besides.to(policy)
 
 
-def _hosts(chosen: argparse.Namespace, source: pipeline.Source | None) -> tuple[str, ...]:
-    """The hosts of a policy of which none is chosen."""
-    from policylang import pipeline
+def _sources(chosen: argparse.Namespace, report: Report) -> list[tuple[str, pipeline.Source]]:
+    """The same of several policies, each with what lines call it, less what cannot be read."""
+    from policylang.cli.given import given
 
-    if source is None or chosen.host is not None or chosen.file == STDIN:
-        return ()
-    return pipeline.loaded_from(source, Report(), chosen.parameters).hosts
+    besides = given(chosen, report)
+    if besides is None:
+        return []
+    policies = [(_called(file), _policy(file, report)) for file in chosen.files]
+    return [(name, besides.to(policy)) for name, policy in policies if policy is not None]
 
 
 def _policy(file: str, report: Report) -> Path | pipeline.Text | None:

@@ -18,11 +18,13 @@ from policylang.cli.options import CHANGES, DONE, REFUSED
 from policylang.cli.render import json_place
 from policylang.cli.revisions import Revision, both_ends
 from policylang.cli.subjects import (
+    SeveralHosts,
     Subject,
     families_of,
     in_same_words,
+    named,
     of_revision,
-    subject_of,
+    one_of,
 )
 from policylang.cli.teller import show, wants_color
 from policylang.cli.visible import visible
@@ -66,14 +68,16 @@ def run(chosen: argparse.Namespace, report: Report) -> int:
     2 where there is a difference, or with `--fail-on opened` where anything is allowed that was
     not; 1 where something cannot be read.
     """
-    besides, own = given(chosen, report), Report()
-    compared = None if besides is None else compare(chosen, besides, own)
-    if besides is not None and any(d.code == "which-host" for d in own.diagnostics):
-        from policylang.cli import site_diffs
+    besides = given(chosen, report)
+    compared = None
+    if besides is not None:
+        old, new = (_side(side, besides, chosen, report) for side in sides_of(chosen))
+        if isinstance(old, SeveralHosts) and isinstance(new, SeveralHosts):
+            from policylang.cli import site_diffs
 
-        if site_diffs.is_between_sites(chosen, besides):
-            return site_diffs.run(chosen, besides, report)
-    report.take(own)
+            return site_diffs.run(chosen, old, new, report)
+        one, other = one_of(old, report), one_of(new, report)
+        compared = None if one is None or other is None else compare(one, other, report)
     show(report, chosen, sys.stderr)
     if compared is None or report.has_errors:
         return REFUSED
@@ -101,14 +105,11 @@ def print_lines(lines: Iterable[str]) -> None:
         print(line)
 
 
-def compare(chosen: argparse.Namespace, besides: Given, report: Report) -> Compared | None:
+def compare(old: Subject, new: Subject, report: Report) -> Compared | None:
     """What both sides do differently; None, reported, where that cannot be told."""
     from policylang.analysis.diagram import Space, TooLargeError
     from policylang.analysis.differences import differences
 
-    old, new = (_subject(side, besides, chosen, report) for side in sides_of(chosen))
-    if old is None or new is None:
-        return None
     if not families_of(old, new):
         message = f"`{old.name}` and `{new.name}` have rules of two families: nothing is in both"
         help_ = "name the rules for IPv4 and those for IPv6, with a comma between, on both sides"
@@ -138,9 +139,9 @@ def sides_of(chosen: argparse.Namespace) -> Sequence[str | Revision]:
     return Revision(first, path, file), file if second is None else Revision(second, path, file)
 
 
-def _subject(
+def _side(
     side: str | Revision, besides: Given, chosen: argparse.Namespace, report: Report
-) -> Subject | None:
+) -> Subject | SeveralHosts | None:
     """One side, read whatever is wrong with the other; errors say in which they are."""
     own = Report()
     parameters: Mapping[str, str] = chosen.parameters
@@ -149,28 +150,28 @@ def _subject(
         found = of_revision(side, own, parameters=parameters, given=besides)
     else:
         called = side
-        found = subject_of(side, own, parameters=parameters, netns=chosen.netns, given=besides)
-    report.take(_placed(own, called))
+        found = named(side, own, parameters=parameters, netns=chosen.netns, given=besides)
+    report.take(placed(own, called))
     return found
 
 
 _LAST = re.compile(r"[^/:]*$")  # what a policy calls itself: its name in its folder
 
 
-def _placed(report: Report, called: str) -> Report:
+def placed(report: Report, called: str) -> Report:
     """A report in which files are called as on the command line: both sides have the same names."""
     folder = _LAST.sub("", called)
     files: dict[SourceFile, SourceFile] = {}
 
-    def placed(span: Span) -> Span:
+    def there(span: Span) -> Span:
         new = files.setdefault(span.file, SourceFile(f"{folder}{span.file.name}", span.file.text))
         return replace(span, file=new)
 
     found = [
         replace(
             one,
-            span=None if one.span is None else placed(one.span),
-            labels=tuple(replace(label, span=placed(label.span)) for label in one.labels),
+            span=None if one.span is None else there(one.span),
+            labels=tuple(replace(label, span=there(label.span)) for label in one.labels),
         )
         for one in report.diagnostics
     ]

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, redirect_stderr
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -140,6 +140,7 @@ def _in_files(report: Report, files: dict[tuple[str, str], SourceFile]) -> Repor
 
 def _tell(loaded: Loaded, names: Sequence[str], work: Work[T], mouth: Connection) -> None:
     """What a process of its own does; a mistake of ours is made again, and told, by who waits."""
-    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere), mouth:
+    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - how it ends is told when all is over
+    with mouth:
         for name in names:
             mouth.send(_one(loaded, name, work))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,18 +35,25 @@ NOTHING = Given()
 
 
 def given(chosen: argparse.Namespace, report: Report) -> Given | None:
-    """What the command line says; None, reported, where a file of it cannot be read."""
-    from policylang.syntax.decoding import decoded
+    """What the command line says; None, reported, where a file of it cannot be read.
 
-    found: list[SourceFile] = []
-    names: list[str] = chosen.inventory
-    for name in names:
-        try:
-            data = Path(name).read_bytes()
-        except OSError as error:
-            report.add("unreadable-file", f"cannot read `{name}`: {error.strerror}", None)
-            continue
-        file = decoded(data, name, report)
-        if file is not None:
-            found.append(file)
-    return Given(chosen.host, tuple(found)) if len(found) == len(names) else None
+    To be asked once a command: what comes by a pipe can be read only once.
+    """
+    found = [_text(name, report) for name in chosen.inventory]
+    texts = tuple(file for file in found if file is not None)
+    return Given(chosen.host, texts) if len(texts) == len(found) else None
+
+
+def _text(name: str, report: Report) -> SourceFile | None:
+    """A file of `--inventory`; reports `unreadable-file` and `not-utf8`."""
+    from policylang.syntax.decoding import decoded
+    from policylang.syntax.wording import quoted
+
+    try:
+        data = Path(name).read_bytes()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "no such path"
+        message = f"cannot read {quoted(name)}: {why[0].lower()}{why[1:]}"
+        report.add("unreadable-file", message, None)
+        return None
+    return decoded(data.removeprefix(BOM_UTF8), name, report)

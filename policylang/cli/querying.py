@@ -14,6 +14,7 @@ from policylang.cli.given import given
 from policylang.cli.matrices import WIDTH, left_out
 from policylang.cli.options import CHANGES, DONE, REFUSED
 from policylang.cli.render import json_place
+from policylang.cli.subjects import SeveralHosts
 from policylang.cli.teller import show
 from policylang.cli.visible import visible
 from policylang.diagnostics import Report
@@ -68,11 +69,9 @@ def run(chosen: argparse.Namespace, report: Report) -> int:
         SourceFile("question" if len(texts) == 1 else f"question {n}", text)
         for n, text in enumerate(texts, 1)
     )
-    own = Report()
-    found = _questioned(chosen, files, own)
-    if any(one.code == "which-host" for one in own.diagnostics) and not chosen.matrix:
-        return _of_site(chosen, files, report)
-    report.take(own)
+    found = _questioned(chosen, files, report)
+    if isinstance(found, SeveralHosts):
+        return _of_site(found, chosen, files, report)
     status = REFUSED
     if found is not None and not report.has_errors:
         try:
@@ -88,13 +87,18 @@ def run(chosen: argparse.Namespace, report: Report) -> int:
     return REFUSED if report.has_errors else status
 
 
-def _of_site(chosen: argparse.Namespace, questions: tuple[SourceFile, ...], report: Report) -> int:
+def _of_site(
+    site: SeveralHosts,
+    chosen: argparse.Namespace,
+    questions: tuple[SourceFile, ...],
+    report: Report,
+) -> int:
     """Ask all hosts of a policy, along the way of the packets."""
     from policylang.analysis.diagram import TooLargeError
     from policylang.cli import sites
 
     try:
-        status, lines = sites.answer(chosen, questions, report)
+        status, lines = sites.answer(site.loaded, chosen, questions, report)
     except TooLargeError:
         message = f"the hosts of `{chosen.file}` make too many different packets to be told apart"
         report.add("too-large", message, None, help="`--host NAME` asks one of them")
@@ -110,7 +114,7 @@ def _of_site(chosen: argparse.Namespace, questions: tuple[SourceFile, ...], repo
 
 def _questioned(
     chosen: argparse.Namespace, questions: tuple[SourceFile, ...], report: Report
-) -> Questioned | None:
+) -> Questioned | SeveralHosts | None:
     """What is asked, of a policy in its own names; reports what cannot be read."""
     from policylang import pipeline
     from policylang.cli import subjects
@@ -118,11 +122,13 @@ def _questioned(
     besides = given(chosen, report)
     if besides is None:
         return None
-    found = subjects.subject_of(
+    found = subjects.named(
         chosen.file, report, parameters=chosen.parameters, questions=questions, given=besides
     )
-    if found is None:
-        return None
+    if chosen.matrix:
+        found = subjects.one_of(found, report)
+    if found is None or isinstance(found, SeveralHosts):
+        return found
     if found.policy is not None:
         return Questioned(found.policy, found.machine, is_policy=True)
     policy = pipeline.questions_of(questions, report)

@@ -6,49 +6,52 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from pathlib import Path
 
-from policylang import pipeline
+from policylang.analysis.changed import Differences
 from policylang.cli.diffing import (
     MOST_SHOWN,
     Compared,
     Lines,
     as_json,
     compare,
+    placed,
     print_lines,
-    sides_of,
 )
-from policylang.cli.given import Given
+from policylang.cli.fleet import merge
 from policylang.cli.markdown import review
 from policylang.cli.options import CHANGES, DONE, REFUSED
-from policylang.cli.revisions import Revision, laid_out, revision_of
+from policylang.cli.subjects import SeveralHosts, Subject, on_host
 from policylang.cli.teller import show, wants_color
 from policylang.cli.visible import visible
 from policylang.diagnostics import Report
 
 
-def is_between_sites(chosen: argparse.Namespace, besides: Given) -> bool:
-    """Whether both sides are policies of several hosts."""
-    return all(_hosts(side, chosen, besides, Report()) for side in sides_of(chosen))
-
-
-def run(chosen: argparse.Namespace, besides: Given, report: Report) -> int:
+def run(chosen: argparse.Namespace, old: SeveralHosts, new: SeveralHosts, report: Report) -> int:
     """Compare the hosts that both sides have, and tell which one side alone has; the exit status.
 
     A host that is new counts as one that opens something.
     """
-    old, new = (_hosts(side, chosen, besides, report) for side in sides_of(chosen))
     found: dict[str, Compared] = {}
-    for host in (name for name in new if name in old):
-        compared = compare(chosen, replace(besides, host=host), report)
-        if compared is not None:
-            found[host] = compared
+    of_sides: tuple[dict[str, Report], dict[str, Report]] = ({}, {})
+    for host in dict.fromkeys((*new.loaded.hosts, *old.loaded.hosts)):
+        subjects = [
+            on_host(side, host, reports.setdefault(host, Report()))
+            for side, reports in zip((old, new), of_sides, strict=True)
+            if host in side.loaded.hosts
+        ]
+        if len(subjects) == 2 and subjects[0] is not None and subjects[1] is not None:
+            compared = _compared(subjects[0], subjects[1], report)
+            if compared is not None:
+                found[host] = compared
+    for side, reports in zip((old, new), of_sides, strict=True):
+        told = Report()
+        merge(reports, told)
+        report.take(placed(told, side.name))
     show(report, chosen, sys.stderr)
     if report.has_errors:
         return REFUSED
-    added = [name for name in new if name not in old]
-    removed = [name for name in old if name not in new]
+    added = [name for name in new.loaded.hosts if name not in old.loaded.hosts]
+    removed = [name for name in old.loaded.hosts if name not in new.loaded.hosts]
     match chosen.format:
         case "json":
             print(json.dumps(_as_json(found, added, removed), indent=2))
@@ -61,23 +64,11 @@ def run(chosen: argparse.Namespace, besides: Given, report: Report) -> int:
     return CHANGES if (opens if chosen.fail_on == "opened" else differs) else DONE
 
 
-def _hosts(
-    side: str | Revision, chosen: argparse.Namespace, besides: Given, report: Report
-) -> tuple[str, ...]:
-    revision = side if isinstance(side, Revision) else None
-    if isinstance(side, str) and not Path(side).exists():
-        revision = revision_of(side)
-    if revision is None:
-        return _declared(Path(str(side)), chosen, besides, report)
-    with laid_out(revision, report) as path:
-        return () if path is None else _declared(path, chosen, besides, report)
-
-
-def _declared(
-    path: Path, chosen: argparse.Namespace, besides: Given, report: Report
-) -> tuple[str, ...]:
-    source = replace(besides, host=None).to(path)
-    return pipeline.loaded_from(source, report, chosen.parameters).hosts
+def _compared(old: Subject, new: Subject, report: Report) -> Compared | None:
+    """What a host does otherwise: of the same rules, as most hosts of a fleet have, nothing."""
+    if old.ruleset == new.ruleset:
+        return Compared(old, new, Differences(()))
+    return compare(old, new, report)
 
 
 def _beside(added: list[str], removed: list[str]) -> Iterator[str]:

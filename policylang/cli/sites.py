@@ -6,7 +6,6 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path as FilePath
 
 from policylang import pipeline
 from policylang.analysis.answers import Told, told
@@ -14,10 +13,10 @@ from policylang.analysis.modelled import machine_of
 from policylang.analysis.naming import names_of
 from policylang.analysis.parts import parts_of
 from policylang.analysis.questions import Answer
-from policylang.analysis.site import OneHost, OnHost, Site, Way
+from policylang.analysis.site import OnHost, Site, Way
+from policylang.analysis.site_hosts import OneHost
 from policylang.analysis.wording import Names
 from policylang.cli.fleet import merge
-from policylang.cli.given import given
 from policylang.cli.options import CHANGES, DONE, REFUSED
 from policylang.cli.visible import visible
 from policylang.diagnostics import Report
@@ -32,8 +31,8 @@ from policylang.syntax.tree import HostDecl, Loaded
 
 MOST_SHOWN = 6  # parts of what one host answers, unless all are asked for
 
-_DOES = {Path.OUTPUT: "sends", Path.FORWARD: "passes on", Path.INPUT: "receives"}
-_PATHS = {Path.OUTPUT: "outbound", Path.FORWARD: "forward", Path.INPUT: "inbound"}
+DOES = {Path.OUTPUT: "sends", Path.FORWARD: "passes on", Path.INPUT: "receives"}
+PATHS = {Path.OUTPUT: "outbound", Path.FORWARD: "forward", Path.INPUT: "inbound"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +45,15 @@ class ToldPart:
 
 
 def answer(
-    chosen: argparse.Namespace, questions: tuple[SourceFile, ...], report: Report
+    loaded: Loaded,
+    chosen: argparse.Namespace,
+    questions: tuple[SourceFile, ...],
+    report: Report,
 ) -> tuple[int, list[str]]:
-    """The exit status, and the lines or the JSON text that answer the questions to a site."""
-    besides = given(chosen, report)
-    if besides is None:
-        return REFUSED, []
-    source = besides.to(FilePath(chosen.file))
-    loaded = pipeline.loaded_from(source, report, chosen.parameters, questions)
+    """The exit status, and the lines or the JSON text that answer the questions to a site.
+
+    The questions are the last of the policy's tests.
+    """
     hosts = hosts_of(loaded, report)
     if report.has_errors:
         return REFUSED, []
@@ -71,12 +71,16 @@ def answer(
         for file, way in zip(questions, ways, strict=True)
     ]
     status = DONE if all(way.answer is Answer.YES for way in ways) else CHANGES
+    nowhere = tuple(host.name for host in hosts if not host.addresses)
     if chosen.format == "json":
-        return status, [json.dumps(_as_json(shown), indent=2)]
+        return status, [json.dumps(_as_json(shown, nowhere), indent=2)]
     lines: list[str] = []
     for text, way, parts in shown:
         lines += [""] * bool(lines)
         lines += _lines(text, way, parts)
+    if nowhere:
+        who = told_hosts(nowhere)
+        lines += ["", f"Without an address it is not told what {who} sends or receives."]
     return status, lines
 
 
@@ -136,7 +140,7 @@ def _lines(question: str, way: Way, parts: list[ToldPart]) -> Iterator[str]:
         on = part.on
         how = " (sent on)" if on.is_sent_on else ""
         yield ""
-        yield f"  {on.host.name} {_DOES[on.path]}{how}: {on.answer}"
+        yield f"  {on.host.name} {DOES[on.path]}{how}: {on.answer}"
         for one in part.parts:
             for line in part_lines(one):
                 yield from folded(f"  {line}").split("\n")
@@ -144,17 +148,21 @@ def _lines(question: str, way: Way, parts: list[ToldPart]) -> Iterator[str]:
             yield f"    … and {part.left_out} parts more; `--all` shows them"
 
 
-def _as_json(shown: list[tuple[str, Way, list[ToldPart]]]) -> Mapping[str, object]:
+def _as_json(
+    shown: list[tuple[str, Way, list[ToldPart]]], nowhere: tuple[str, ...]
+) -> Mapping[str, object]:
     """As of one firewall, but that an answer has `hosts` for `parts`.
 
-    Each has `host`, `path`, `answer`, `sent_on` (whether another host changed the addresses) and
-    its own `parts`.
+    `without_address` are hosts of which it is not told what they send or receive. Each of an
+    answer's hosts has `host`, `path`, `answer`, `sent_on` (whether another host changed the
+    addresses) and its own `parts`.
     """
     from policylang.cli.querying import part_as_json
 
     return {
         "version": 1,
         "families": [4, 6],
+        "without_address": list(nowhere),
         "answers": [
             {
                 "question": text,
@@ -162,7 +170,7 @@ def _as_json(shown: list[tuple[str, Way, list[ToldPart]]]) -> Mapping[str, objec
                 "hosts": [
                     {
                         "host": part.on.host.name,
-                        "path": _PATHS[part.on.path],
+                        "path": PATHS[part.on.path],
                         "answer": str(part.on.answer),
                         "sent_on": part.on.is_sent_on,
                         "parts": [part_as_json(one) for one in part.parts],

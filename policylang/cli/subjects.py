@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from policylang.model.policy import Policy
     from policylang.pipeline import Source, Text
     from policylang.source import SourceFile
+    from policylang.syntax.tree import Loaded
 
 LIVE, GENERATION = "live", "generation"
 _GENERATION = re.compile(r"[0-9]{1,9}")
@@ -54,6 +55,14 @@ class Subject:
     families: tuple[int, ...] = (4, 6)
 
 
+@dataclass(frozen=True, slots=True)
+class SeveralHosts:
+    """A policy of several hosts, none of which was chosen: on each it would be another subject."""
+
+    name: str
+    loaded: Loaded
+
+
 def subject_of(
     words: str,
     report: Report,
@@ -63,6 +72,32 @@ def subject_of(
     questions: tuple[SourceFile, ...] = (),
     given: Given = NOTHING,
 ) -> Subject | None:
+    """The same as `named`; where a policy has several hosts, one has to be chosen: `which-host`."""
+    found = named(
+        words, report, parameters=parameters, netns=netns, questions=questions, given=given
+    )
+    return one_of(found, report)
+
+
+def one_of(found: Subject | SeveralHosts | None, report: Report) -> Subject | None:
+    """What is one subject; None, and `which-host`, of several hosts."""
+    if not isinstance(found, SeveralHosts):
+        return found
+    from policylang import pipeline
+
+    pipeline.of_host(found.loaded, None, report)
+    return None
+
+
+def named(
+    words: str,
+    report: Report,
+    *,
+    parameters: Mapping[str, str],
+    netns: str | None = None,
+    questions: tuple[SourceFile, ...] = (),
+    given: Given = NOTHING,
+) -> Subject | SeveralHosts | None:
     """What words of the command line name; None, with errors in the report, where it is nothing.
 
     A FILE, `-`, `REV:FILE`, `generation:N`, `live`, or rules of any origin: what `nft -j list
@@ -93,7 +128,7 @@ def of_revision(
     parameters: Mapping[str, str],
     questions: tuple[SourceFile, ...] = (),
     given: Given = NOTHING,
-) -> Subject | None:
+) -> Subject | SeveralHosts | None:
     """A file as it is in a revision of git."""
     with laid_out(revision, report) as path:
         if path is None:
@@ -111,7 +146,7 @@ def _file(
     parameters: Mapping[str, str],
     questions: tuple[SourceFile, ...],
     given: Given,
-) -> Subject | None:
+) -> Subject | SeveralHosts | None:
     path = Path(words)
     if words != STDIN and path.is_dir() and (path / RULES_V4).exists():
         names = [path / one for one in (RULES_V4, RULES_V6, SETS)]
@@ -222,15 +257,39 @@ def _policy(
     report: Report,
     parameters: Mapping[str, str],
     questions: tuple[SourceFile, ...],
-) -> Subject | None:
+) -> Subject | SeveralHosts | None:
     """A policy; its warnings are for who compiles it."""
+    from policylang import pipeline
+
+    own = Report()
+    loaded = pipeline.loaded_from(source, own, parameters, questions)
+    if loaded.hosts and loaded.here is None:
+        if own.has_errors:
+            report.take(own)
+        return SeveralHosts(called, loaded)
+    return _of_loaded(called, loaded, own, report)
+
+
+def on_host(site: SeveralHosts, host: str, report: Report) -> Subject | None:
+    """What one of several hosts does; None, with errors in the report, where that is not told."""
+    from policylang import pipeline
+
+    own = Report()
+    loaded = pipeline.of_host(site.loaded, host, own)
+    if loaded is None:
+        report.take(own)
+        return None
+    return _of_loaded(site.name, loaded, own, report)
+
+
+def _of_loaded(called: str, loaded: Loaded, own: Report, report: Report) -> Subject | None:
+    """The same of a policy that was read, with what was told of it meanwhile."""
     from policylang import pipeline
     from policylang.analysis.modelled import machine_of
     from policylang.analysis.naming import names_of
     from policylang.lower.stateful import lower
 
-    own = Report()
-    policy = pipeline.policy_of(source, own, parameters=parameters, questions=questions)
+    policy = pipeline.meant_by(loaded, own)
     ruleset = None if policy is None else lower(policy, own)
     if own.has_errors or policy is None or ruleset is None:
         report.take(own)

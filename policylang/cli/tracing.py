@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from policylang.cli.given import given
 from policylang.cli.options import CHANGES, DONE, REFUSED
 from policylang.cli.output import write_file, write_stdout
+from policylang.cli.subjects import SeveralHosts, Subject, named
 from policylang.cli.teller import show, wants_color
 from policylang.diagnostics import Report, did_you_mean
 from policylang.packets.values import NAME_BYTES
@@ -73,13 +74,24 @@ def run(chosen: argparse.Namespace) -> int:
     """
     report = Report()
     words = words_of(chosen.what, report)
-    traced = None if words is None else _traced(chosen, words, report)
-    if traced is not None and not report.has_errors:
-        _tell(traced, chosen, report)
+    found = None if words is None else _subject(chosen, words, report)
+    works = False
+    if words is not None and isinstance(found, SeveralHosts):
+        from policylang.cli import site_traces
+
+        followed = site_traces.follow(found, chosen, words, report)
+        if followed is not None:
+            works = followed.stop is None
+            _write(site_traces.text_of(followed, chosen), chosen, report)
+    elif words is not None and isinstance(found, Subject) and not report.has_errors:
+        traced = _traced(found, chosen, words, report)
+        if traced is not None and not report.has_errors:
+            works = traced.story.works
+            _write(_text(traced, chosen), chosen, report)
     show(report, chosen, sys.stderr)
-    if traced is None or report.has_errors:
+    if report.has_errors:
         return REFUSED
-    return DONE if traced.story.works else CHANGES
+    return DONE if works else CHANGES
 
 
 # --- what is asked ------------------------------------------------------------------------------
@@ -185,24 +197,36 @@ def _with_ends(kept: list[str]) -> list[str]:
 # --- the story ----------------------------------------------------------------------------------
 
 
-def _traced(chosen: argparse.Namespace, words: Words, report: Report) -> Traced | None:
+def _subject(
+    chosen: argparse.Namespace, words: Words, report: Report
+) -> Subject | SeveralHosts | None:
+    """Whose rules are asked: a policy has the question as the last of its tests."""
+    besides = given(chosen, report)
+    if besides is None:
+        return None
+    return named(
+        chosen.file,
+        report,
+        parameters=chosen.parameters,
+        questions=_questions(words),
+        given=besides,
+    )
+
+
+def _questions(words: Words) -> tuple[SourceFile, ...]:
+    return (SourceFile("trace", words.question),)
+
+
+def _traced(
+    found: Subject, chosen: argparse.Namespace, words: Words, report: Report
+) -> Traced | None:
     from policylang import pipeline
     from policylang.analysis.conversation import staging
     from policylang.analysis.matrix import interfaces_of
     from policylang.analysis.modelled import machine_of
-    from policylang.cli import subjects
     from policylang.lower.asked import asking
     from policylang.lower.stateful import lower
 
-    question = (SourceFile("trace", words.question),)
-    besides = given(chosen, report)
-    if besides is None:
-        return None
-    found = subjects.subject_of(
-        chosen.file, report, parameters=chosen.parameters, questions=question, given=besides
-    )
-    if found is None or report.has_errors:
-        return None
     policy: Policy | None = found.policy
     machine: Machine = found.machine
     if policy is not None:
@@ -210,14 +234,14 @@ def _traced(chosen: argparse.Namespace, words: Words, report: Report) -> Traced 
         machine = machine_of(lower(policy, Report()))
         zones = policy.zones
     else:
-        policy = pipeline.questions_of(question, report)
+        policy = pipeline.questions_of(_questions(words), report)
         if policy is None:
             return None
         zones = interfaces_of(machine)
     (expectation,) = policy.tests[-1].expectations
     rule: PolicyRule = expectation.asked
     asker = asking(policy, [rule], report)
-    wanted = _wanted(words, rule, report, is_answered=chosen.reply)
+    wanted = wanted_of(words, rule, report, is_answered=chosen.reply)
     if wanted is None or report.has_errors:
         return None
     asked = asker.asked(rule)
@@ -229,7 +253,7 @@ def _traced(chosen: argparse.Namespace, words: Words, report: Report) -> Traced 
             help_ = "what another program forwards is not known here: name where it goes to"
         report.add("bad-trace", f"no packet is what `{words.question}` says", None, help=help_)
         return None
-    _refuse_what_does_not_fit(words, wanted, cast, report)
+    refuse_what_does_not_fit(words, wanted, cast, report)
     if report.has_errors:
         return None
     story = staging.play(machine, cast, wanted, rule, address_tests=asker.tests)
@@ -241,12 +265,12 @@ def _traced(chosen: argparse.Namespace, words: Words, report: Report) -> Traced 
         cast,
         story,
         tuple(others),
-        _helper_of(wanted),
+        helper_of(wanted),
         found.names,
     )
 
 
-def _refuse_what_does_not_fit(words: Words, wanted: Wanted, cast: Cast, report: Report) -> None:
+def refuse_what_does_not_fit(words: Words, wanted: Wanted, cast: Cast, report: Report) -> None:
     """Report `bad-trace` where something is said that packets of this protocol do not have."""
     from policylang.analysis.conversation.scripts import TOO_BIG, UNREACHABLE
     from policylang.analysis.conversation.wire import ECHOES
@@ -263,7 +287,10 @@ def _refuse_what_does_not_fit(words: Words, wanted: Wanted, cast: Cast, report: 
 _WAYS = {"input": "inbound", "forward": "forwarded", "output": "outbound"}
 
 
-def _wanted(words: Words, rule: PolicyRule, report: Report, *, is_answered: bool) -> Wanted | None:
+def wanted_of(
+    words: Words, rule: PolicyRule, report: Report, *, is_answered: bool
+) -> Wanted | None:
+    """What is to be played of a question; None, with `bad-trace`, where that cannot be."""
     from policylang.analysis.conversation import staging
     from policylang.analysis.conversation.scripts import PACKET, PLAIN
     from policylang.packets.fields import State
@@ -299,7 +326,8 @@ def _wanted(words: Words, rule: PolicyRule, report: Report, *, is_answered: bool
     return wanted
 
 
-def _helper_of(wanted: Wanted) -> str | None:
+def helper_of(wanted: Wanted) -> str | None:
+    """The conntrack helper that such a conversation needs, if it needs one."""
     from policylang.analysis.conversation import staging
 
     return wanted.kind if wanted.kind in staging.HELPED else None
@@ -308,14 +336,13 @@ def _helper_of(wanted: Wanted) -> str | None:
 # --- telling --------------------------------------------------------------------------------------
 
 
-def _tell(traced: Traced, chosen: argparse.Namespace, report: Report) -> None:
-    """Write the story where it is wanted, in the form that is wanted."""
+def _text(traced: Traced, chosen: argparse.Namespace) -> str:
+    """The story in the form that is wanted."""
     from policylang.cli import ladder, stories
 
     path = chosen.output
-    is_drawing = chosen.format == "svg" or (path is not None and path.endswith(".svg"))
-    if is_drawing:
-        text = ladder.drawn(
+    if chosen.format == "svg" or (path is not None and path.endswith(".svg")):
+        return ladder.drawn(
             traced.story,
             title_of(traced),
             traced.names,
@@ -323,16 +350,18 @@ def _tell(traced: Traced, chosen: argparse.Namespace, report: Report) -> None:
             asked=traced.words.question,
             helper=traced.helper,
         )
-    elif chosen.format == "json":
-        text = json.dumps(stories.as_json(traced), indent=2) + "\n"
-    else:
-        is_shown = path in (None, "-")
-        color = is_shown and wants_color(chosen.color, sys.stdout)
-        text = stories.as_text(traced, color=color, is_verbose=chosen.verbose)
-    if path in (None, "-"):
+    if chosen.format == "json":
+        return json.dumps(stories.as_json(traced), indent=2) + "\n"
+    color = path in (None, "-") and wants_color(chosen.color, sys.stdout)
+    return stories.as_text(traced, color=color, is_verbose=chosen.verbose)
+
+
+def _write(text: str, chosen: argparse.Namespace, report: Report) -> None:
+    """Write it where it is wanted."""
+    if chosen.output in (None, "-"):
         write_stdout(text, report)
     else:
-        write_file(Path(path), text, report)
+        write_file(Path(chosen.output), text, report)
 
 
 def title_of(traced: Traced) -> str:

@@ -21,6 +21,7 @@ from policylang.apply.transaction import Rehearsal
 from policylang.apply.verified import Beside, Found
 from policylang.backends import TARGETS
 from policylang.cli.changing import site_of
+from policylang.cli.fleet import merge
 from policylang.cli.formats import ELSEWHERE
 from policylang.cli.options import CHANGES, DONE, REFUSED
 from policylang.cli.render import as_json
@@ -29,6 +30,7 @@ from policylang.cli.visible import visible
 from policylang.diagnostics import Report, Severity
 from policylang.ir.ruleset import Ruleset
 from policylang.pipeline import Source
+from policylang.syntax.tree import Loaded
 
 MOST_TOLD = 5  # differences of what is in force
 
@@ -47,20 +49,100 @@ class Verified:
     is_proved: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a policy, or of a host of one; `name` is what lines call it.
+
+    `left_out` are targets, each with why the policy cannot be loaded by it.
+    """
+
+    name: str
+    ways: tuple[Verified, ...]
+    left_out: tuple[tuple[str, str], ...]
+    found: Found | None
+    report: Report
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all that was asked for is proved."""
+        if self.report.has_errors or _is_unproved(self.report):
+            return False
+        return self.found is None or not self.found.differences
+
+
 def verify(chosen: argparse.Namespace, source: Source | None, teller: Teller) -> int:
     """Prove the rules by each way that was asked for; with `--live` compare what is in force.
+
+    Of a policy of several hosts, of which none is chosen, those of each. What is in force is that
+    of one host: `which-host`.
 
     With `--format json` one object on standard output: `version` 1, `agrees`, `ways` with `way`,
     `seconds` and `proved` (false where there was too much to prove) of each, `left_out` with
     `target` and `why` of each that the policy cannot be loaded by, `live` (null without `--live`)
     with `way`, `agrees`, `differences` and `beside`, and `diagnostics` as `check` tells them. A
     difference has `hook`, `packet`, `should`, `does`, `statement` and `rule`; what others' rules
-    change has `hook`, `packet`, `denied`, `sure` and `rule`.
+    change has `hook`, `packet`, `denied`, `sure` and `rule`. Of several hosts: `version`, `agrees`,
+    `hosts` with such an object for each by its name, and `diagnostics` of all.
     """
     report = teller.report
+    loaded = None if source is None else pipeline.loaded_from(source, report, chosen.parameters)
+    if loaded is not None and loaded.here is None and loaded.hosts and not chosen.live:
+        return _verify_hosts(chosen, loaded, teller)
+    one = _outcome(chosen, loaded, teller.name, report)
+    if chosen.format == "json":
+        print(json.dumps(_as_json(one), indent=2))
+    else:
+        # One log, or commands that would else be lost among others' words, by themselves.
+        if chosen.format in ELSEWHERE:
+            show(report, chosen, sys.stdout)
+        else:
+            teller.show()
+        _tell(chosen, one)
+    if report.has_errors:
+        return REFUSED
+    return DONE if one.agrees else CHANGES
+
+
+def _verify_hosts(chosen: argparse.Namespace, loaded: Loaded, teller: Teller) -> int:
+    """The same for each host; lines are told as they are found, messages once for all."""
+    report = teller.report
+    outcomes: dict[str, Outcome] = {}
+    for host in loaded.hosts:
+        own = Report()
+        here = pipeline.of_host(loaded, host, own)
+        name = f"{teller.name} on {visible(host)}"
+        if report.has_errors and here is not None:  # told of what was read: nothing is proved of it
+            pipeline.meant_by(here, own)
+            outcomes[host] = Outcome(name, (), (), None, own)
+            continue
+        outcomes[host] = _outcome(chosen, here, name, own)
+        if chosen.format != "json":
+            _tell(chosen, outcomes[host])
+    merge({host: one.report for host, one in outcomes.items()}, report)
+    agrees = not report.has_errors and all(one.agrees for one in outcomes.values())
+    if chosen.format == "json":
+        told = {
+            "version": 1,
+            "agrees": agrees,
+            "hosts": {host: _as_json(one) for host, one in outcomes.items()},
+            "diagnostics": json.loads(as_json(report.in_order())),
+        }
+        print(json.dumps(told, indent=2))
+    elif chosen.format in ELSEWHERE:
+        show(report, chosen, sys.stdout)
+    else:
+        teller.show()
+    if report.has_errors:
+        return REFUSED
+    return DONE if agrees else CHANGES
+
+
+def _outcome(
+    chosen: argparse.Namespace, loaded: Loaded | None, name: str, report: Report
+) -> Outcome:
     ruleset = None
-    if source is not None:
-        ruleset = pipeline.lowered(source, report, parameters=chosen.parameters)
+    if loaded is not None:
+        ruleset = pipeline.lowered(loaded, report)
     looked_at: list[Verified] = []
     left_out: list[tuple[str, str]] = []
     found: Found | None = None
@@ -88,27 +170,7 @@ def verify(chosen: argparse.Namespace, source: Source | None, teller: Teller) ->
             None,
             help="install the package `nftables` or `iptables`",
         )
-    if chosen.format == "json":
-        print(json.dumps(_as_json(looked_at, left_out, found, report), indent=2))
-    else:
-        # One log, or commands that would else be lost among others' words, by themselves.
-        is_elsewhere = chosen.format in ELSEWHERE
-        if is_elsewhere:
-            show(report, chosen, sys.stdout)
-        else:
-            teller.show()
-        for line in _lines(teller.name, looked_at, left_out, found, report):
-            print(line, file=sys.stderr if is_elsewhere else sys.stdout)
-    if report.has_errors:
-        return REFUSED
-    return DONE if _agrees(found, report) else CHANGES
-
-
-def _agrees(found: Found | None, report: Report) -> bool:
-    """Whether all that was asked for is proved."""
-    if report.has_errors or _is_unproved(report):
-        return False
-    return found is None or not found.differences
+    return Outcome(name, tuple(looked_at), tuple(left_out), found, report)
 
 
 def _ways(chosen: argparse.Namespace, report: Report) -> list[tuple[str, Engine]]:
@@ -186,26 +248,27 @@ def _live(
 # --- telling ----------------------------------------------------------------------------------
 
 
-def _lines(
-    name: str,
-    ways: list[Verified],
-    left_out: list[tuple[str, str]],
-    found: Found | None,
-    report: Report,
-) -> Iterator[str]:
-    for target, why in left_out:
+def _tell(chosen: argparse.Namespace, one: Outcome) -> None:
+    stream = sys.stderr if chosen.format in ELSEWHERE else sys.stdout
+    for line in _lines(one):
+        print(line, file=stream)
+
+
+def _lines(one: Outcome) -> Iterator[str]:
+    name, found = one.name, one.found
+    for target, why in one.left_out:
         yield f"{name}: {target} is left out: {visible(why)}"
-    if report.has_errors:
+    if one.report.has_errors:
         return
-    for way in ways:
+    for way in one.ways:
         does = "does with every packet what the policy says" if way.is_proved else "is not proved"
         yield f"{name}: {way.way} {does}"
     if found is None:
         return
     if found.differences:
         yield f"{name}: what is in force by {found.way} differs:"
-        for one in found.differences:
-            yield from _difference_lines(one)
+        for difference in found.differences:
+            yield from _difference_lines(difference)
     else:
         yield f"{name}: what is in force by {found.way} does with every packet what was loaded"
     for beside in found.beside:
@@ -233,19 +296,17 @@ def _beside_line(beside: Beside) -> str:
     return f"  another program's rule{by} {does} {what}: {packet} ({beside.where[0].value})"
 
 
-def _as_json(
-    ways: list[Verified], left_out: list[tuple[str, str]], found: Found | None, report: Report
-) -> dict[str, object]:
+def _as_json(one: Outcome) -> dict[str, object]:
     return {
         "version": 1,
-        "agrees": _agrees(found, report),
+        "agrees": one.agrees,
         "ways": [
             {"way": way.way, "seconds": round(way.seconds, 3), "proved": way.is_proved}
-            for way in ways
+            for way in one.ways
         ],
-        "left_out": [{"target": target, "why": why} for target, why in left_out],
-        "live": None if found is None else _found_as_json(found),
-        "diagnostics": json.loads(as_json(report.in_order())),
+        "left_out": [{"target": target, "why": why} for target, why in one.left_out],
+        "live": None if one.found is None else _found_as_json(one.found),
+        "diagnostics": json.loads(as_json(one.report.in_order())),
     }
 
 

@@ -14,7 +14,9 @@ from policylang.model.policy import Policy
 from policylang.model.scope import kind_of, told_hosts
 from policylang.model.translations import PortForward
 from policylang.model.types import AnyEnd, End, EndElement, EndList, HostEnd, SelfEnd, ZoneEnd
+from policylang.source import Span
 from policylang.syntax import tree
+from policylang.syntax.mentions import flat
 
 SELF = End((EndList((SelfEnd(),)),))
 
@@ -23,11 +25,12 @@ def of_host(loaded: tree.Loaded, host: str | None, report: Report) -> tree.Loade
     """A policy as one of its hosts has it; one without hosts is as it is.
 
     None, with an error in `report`, where it has hosts and `host` is none of them (`which-host`,
-    `no-such-host`). Names of hosts that blocks are for are told of wherever they stand.
+    `no-such-host`). Names of hosts that blocks are for are told of wherever they stand, also where
+    the policy has no host that they could be.
     """
     names = loaded.hosts
     if not names and host is None:
-        return loaded
+        return _Choice(loaded, report).of_none()
     if host is None:
         report.add(
             "which-host",
@@ -51,11 +54,17 @@ class _Choice:
     _open: list[str] = field(default_factory=list)
     _declared: dict[str, tree.Statement] = field(default_factory=dict)
 
+    def of_none(self) -> tree.Loaded:
+        """The policy of one firewall, in which no block can be for a host."""
+        self._declare()
+        for one in self.loaded.statements:
+            if isinstance(one, tree.OnBlock):
+                self._of_block(one)
+        return self.loaded
+
     def of(self, host: str) -> tree.Loaded:
         """What holds for a host, at the places where it is written."""
-        for one in self.loaded.statements:
-            if isinstance(one, (tree.HostDecl, tree.SetDecl)):
-                self._declared.setdefault(one.name.text, one)
+        self._declare()
         statements: list[tree.Statement] = []
         others: dict[str, dict[str, tree.ZoneDecl]] = {}  # zones, by name and host
         for statement in self.loaded.statements:
@@ -83,10 +92,21 @@ class _Choice:
         }
         return replace(self.loaded, statements=tuple(statements), here=host, elsewhere=elsewhere)
 
+    def _declare(self) -> None:
+        for one in self.loaded.statements:
+            if isinstance(one, (tree.HostDecl, tree.SetDecl)):
+                self._declared.setdefault(one.name.text, one)
+
     def _of_block(self, block: tree.OnBlock) -> tuple[str, ...]:
-        """The hosts that a block is for."""
+        """The hosts that a block is for; reports `block-for-nobody`."""
         taken = {*self._of_names(block.exceptions)}
-        return tuple(name for name in self._of_names(block.hosts) if name not in taken)
+        found = tuple(name for name in self._of_names(block.hosts) if name not in taken)
+        if not found and not self.report.has_errors:  # an error may be why there are none
+            first, last = block.hosts[0], (*block.hosts, *block.exceptions)[-1]
+            span = Span(first.span.file, first.span.start, last.span.end)
+            message = "no host is left that this block would be for"
+            self.report.add("block-for-nobody", message, span)
+        return found
 
     def _of_names(self, names: Iterable[tree.Name]) -> Iterator[str]:
         for name in names:
@@ -111,6 +131,8 @@ class _Choice:
             return ()
         self._open.append(name)
         found: list[str] = []
+        if declaration.dynamic is not None or declaration.listed is not None:
+            self._no_host(at, declaration)
         lists = (declaration.elements, declaration.exceptions)
         for number, elements in enumerate(lists):
             for element in elements:
@@ -141,8 +163,10 @@ class _Choice:
         other = next(
             (
                 one
-                for one in self.loaded.statements
-                if isinstance(one, (tree.ZoneDecl, tree.ServiceDecl, tree.RulesDecl))
+                for one in flat(self.loaded.statements)
+                if isinstance(
+                    one, (tree.ZoneDecl, tree.ServiceDecl, tree.ServiceGroup, tree.RulesDecl)
+                )
                 and one.name.text == name.text
             ),
             None,

@@ -165,8 +165,10 @@ MOST_HOSTS = 3  # that are named in a message
 
 
 def told_hosts(names: Sequence[str]) -> str:
-    """Hosts in words: "`web1`", "`web1` and `web2`", "`web1`, `web2` and 7 more"."""
+    """Hosts in words: "`web1`", "`web1` and `web2`", "`web1`, `web2` and 7 more"; of none ""."""
     shown = [f"`{name}`" for name in names[:MOST_HOSTS]]
+    if not shown:
+        return ""
     if len(names) > MOST_HOSTS:
         return f"{', '.join(shown[:-1])} and {len(names) - MOST_HOSTS + 1} more"
     return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))

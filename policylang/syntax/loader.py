@@ -129,6 +129,7 @@ class _Loader:
     policy: Path | None = None
     wants_lock: bool = False
     files: list[SourceFile] = field(default_factory=list)
+    beside: int = 0  # how many of them, the first, are no part of the policy
     statements: list[tree.Statement] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     lists: dict[tuple[str, tree.FileList], tree.ListFile] = field(default_factory=dict)
@@ -184,9 +185,16 @@ class _Loader:
         self.done.add(key)
 
     def take_inventory(self, inventory: Iterable[SourceFile]) -> None:
-        """Take in texts that are given beside the policy; their paths start at its folder."""
+        """Take in texts that are given beside the policy, each once; their names are their paths.
+
+        A name in angle brackets is no file's: then paths in it start at the policy's folder.
+        """
         for file in inventory:
-            self.include(file, self.folder / file.name, None)
+            is_file = not file.name.startswith("<")
+            path = Path(file.name) if is_file else self.folder / file.name
+            if os.path.realpath(path) not in self.done:
+                self.include(file, path, None)
+        self.beside = len(self.files)
 
     def ask(self, questions: Iterable[SourceFile]) -> None:
         """Take in what is asked, in the names and parameters of all that was read."""
@@ -352,7 +360,8 @@ class _Loader:
             self.sets(sets, frozenset(known_sets)),
             known_sets,
             self.locked() if self.wants_lock else None,
-            files=tuple(self.files),
+            files=(*self.files[self.beside :], *self.files[: self.beside]),
+            beside=tuple(self.files[: self.beside]),
         )
 
     def services(
@@ -380,8 +389,8 @@ class _Loader:
         }
 
     def declared(self) -> frozenset[str]:
-        """The names that the policy declares."""
-        return frozenset(s.name.text for s in flat(self.statements) if isinstance(s, _DECLARATIONS))
+        """The names that the policy declares for all of its hosts."""
+        return frozenset(s.name.text for s in self.statements if isinstance(s, _DECLARATIONS))
 
     def catalogue_file(self, name: str) -> tree.Document:
         """A file of the catalogue, `ssh.policy` for `services/ssh`."""

@@ -462,7 +462,8 @@ class Loaded:
     names of statements that could not be read, in all files. `sets` and `known_sets` are the
     catalogue's groups of addresses, as `services` and `known_services` are its services. `locked`
     is what the lock file holds, None where no set asks for it or where it is damaged, which was
-    reported. `files` are those of the policy itself, in reading order.
+    reported. `files` are those of the policy, in reading order, then those of an inventory, which
+    are `beside` it.
 
     Of a policy of several hosts, `here` is the one that is meant: `statements` are those that hold
     there. `elsewhere` are the zones that other hosts have and this one has not, each with the names
@@ -480,6 +481,7 @@ class Loaded:
     locked: LockedAddresses | None = None
     interfaces: tuple[Name, ...] = ()
     files: tuple[SourceFile, ...] = ()
+    beside: tuple[SourceFile, ...] = ()
     here: str | None = None
     elsewhere: dict[str, tuple[tuple[ZoneDecl, ...], tuple[str, ...]]] = field(default_factory=dict)
 

@@ -205,6 +205,8 @@ def element_words(expected: frozenset[str], before: Sequence[Token]) -> str:
         return "a chain"
     if before and before[0].kind == "dnat" and before[-1].kind in ("to", ","):
         return "an address or a set"
+    if before and before[0].kind == "on":
+        return "a host or a set of hosts"
     for token in reversed(before):
         if token.kind in _ELEMENTS:
             return _ELEMENTS[token.kind]

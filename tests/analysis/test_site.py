@@ -210,6 +210,34 @@ CASES: dict[str, tuple[str, str, Answer]] = {
         "tcp 80 from 203.0.113.9 to 10.0.1.1",
         Answer.YES,
     ),
+    "a zone of another host is who is in it": (
+        f"{BY_CORE} on edge {{ allow tcp 80 from wan to web }}",
+        "tcp 80 from wan to web",
+        Answer.NO,
+    ),
+    "whom a host may well let in": (
+        f"{BY_CORE} on edge {{ allow tcp 80 from wan to web }} on web {{ allow tcp 80 inbound }}",
+        "tcp 80 from wan to web",
+        Answer.YES,
+    ),
+    "of two who may answer one does": (
+        f"{BY_CORE} on edge {{ dnat tcp 80 from wan at edge to 10.0.1.10, 10.0.1.11 }}"
+        " on app { allow tcp 80 inbound }",
+        "tcp 80 from 203.0.113.9 to 10.0.1.1",
+        Answer.PARTLY,
+    ),
+    "what a gateway redirects to itself goes nowhere else": (
+        f"{BY_CORE} on edge {{ redirect tcp 80 from front to wan port 3128 }}"
+        " on web { allow tcp 80 outbound }",
+        "tcp 80 from web to 203.0.113.9, 2001:db8:f::9",
+        Answer.YES,
+    ),
+    "a gateway without addresses is on the way": (
+        f"{OPEN} host hub {{ gateway  zone a {{ interface eth0  network 10.0.1.0/24 }}"
+        "  zone b { interface eth1 } } on hub { deny tcp 80 from web to db }",
+        "tcp 80 from 10.0.1.10 to db",
+        Answer.NO,
+    ),
     "on the port to which it is sent": (
         f"{BY_CORE} on edge {{ dnat tcp 80 from wan at edge to 10.0.1.11 port 8080 }}"
         " on app { allow tcp 80 inbound }",
@@ -224,3 +252,74 @@ def test_packets_on_their_way(case: str) -> None:
     rules, question, answer = CASES[case]
     (way,), _ = ways_of(f"{SITE}{rules}\n", [question])
     assert way.answer is answer, [(part.host.name, part.answer) for part in way.parts]
+
+
+# --- gateways behind each other -------------------------------------------------------------------
+
+CHAIN = """\
+host inner {
+  address 10.0.9.2, 10.0.3.1
+  gateway
+  zone up { interface eth0 }
+  zone back { interface eth1  network 10.0.3.0/24 }
+}
+host outer {
+  address 198.51.100.1, 10.0.9.1
+  gateway
+  zone wan { interface eth0 }
+  zone link { interface eth1  network 10.0.9.0/24, 10.0.3.0/24 }
+}
+host db { address 10.0.3.5 }
+host far { address 203.0.113.7 }
+"""
+PUBLISHED = "on outer { dnat tcp 80 from wan at 198.51.100.1 to db } on db { allow tcp 80 inbound }"
+BY_OUTER = "on outer { masquerade from link to wan  allow tcp 80 from link to wan }"
+BY_INNER = "on inner { masquerade from back to up  allow tcp 80 from back to up }"
+OPEN_FAR = "on far { allow tcp 80 inbound }"
+WORLD, OUT = "tcp 80 from 203.0.113.9 to 198.51.100.1", "tcp 80 from db to far"
+CHAINED: dict[str, tuple[str, str, Answer]] = {
+    "what is published goes by the gateways behind": (PUBLISHED, WORLD, Answer.NO),
+    "who let it pass": (
+        f"{PUBLISHED} on inner {{ allow tcp 80 from up to db }}",
+        WORLD,
+        Answer.YES,
+    ),
+    "or some of it": (
+        f"{PUBLISHED} on inner {{ allow tcp 80 from 203.0.113.0/29 in up to db }}",
+        "tcp 80 from 203.0.113.0/28 to 198.51.100.1",
+        Answer.PARTLY,
+    ),
+    "the last gateway's address is met": (
+        f"{BY_OUTER} on inner {{ allow tcp 80 from back to up }}"
+        " on far { allow tcp 80 inbound from outer }",
+        OUT,
+        Answer.YES,
+    ),
+    "and not the first one's": (
+        f"{BY_OUTER} {BY_INNER} on far {{ allow tcp 80 inbound from inner }}",
+        OUT,
+        Answer.NO,
+    ),
+    "of two that change it": (
+        f"{BY_OUTER} {BY_INNER} on far {{ allow tcp 80 inbound from outer }}",
+        OUT,
+        Answer.YES,
+    ),
+    "a gateway behind another meets what that one made of it": (
+        f"{BY_INNER} on outer {{ allow tcp 80 from inner to wan }} {OPEN_FAR}",
+        OUT,
+        Answer.YES,
+    ),
+    "and nothing else": (
+        f"{BY_INNER} on outer {{ allow tcp 80 from db to wan }} {OPEN_FAR}",
+        OUT,
+        Answer.NO,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CHAINED)
+def test_gateways_one_behind_the_other(case: str) -> None:
+    rules, question, answer = CHAINED[case]
+    (way,), _ = ways_of(f"{CHAIN}{rules}\n", [question])
+    assert way.answer is answer, [(part.host.name, part.path, part.answer) for part in way.parts]

@@ -497,7 +497,8 @@ def not_as_rehearsed(report: Report, folder: Path, patch: pytest.MonkeyPatch) ->
 
 def nobody_to_ask(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sys, "stdin", None)
-    teller = Teller(Namespace(yes=False, netns=None, format="text", color="never"), "stop", report)
+    chosen = Namespace(yes=False, json=False, netns=None, format="text", color="never")
+    teller = Teller(chosen, "stop", report)
     assert changing.stop(teller.chosen, teller) == REFUSED
 
 
@@ -630,6 +631,13 @@ def bad_params(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
     golden_cases.parameters_beside(folder / "web.policy", report)
 
 
+def bad_targets(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    path = folder / "web.targets"
+    for text in ("nft\npf # on another system\n", "# none\n"):
+        path.write_text(text)
+        golden_cases.targets_beside(folder / "web.policy", report)
+
+
 def no_policies(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.chdir(folder)
     Path("site").mkdir()
@@ -712,6 +720,7 @@ TRIGGERS: dict[str, Trigger] = {
         bad_trace,
         lint_limit,
         bad_params,
+        bad_targets,
         no_policies,
         golden_differs,
     )

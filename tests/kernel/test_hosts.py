@@ -68,15 +68,17 @@ def load(text: str, net: Ground, loader: Loader, directory: Path) -> Path:
     return written
 
 
-def answer(site: Path, question: str, directory: Path) -> tuple[str, list[str]]:
-    """What the query says, and the hosts that stop all of it."""
+def answers(site: Path, *questions: str) -> list[tuple[str, list[str]]]:
+    """What the query says of each question, and the hosts that stop all of it."""
     try:
-        command = ("query", "--format", "json", str(site), question)
-        told = policylang(*command, directory=directory)
+        command = ("query", "--format", "json", str(site), *questions)
+        told = policylang(*command, directory=site.parent)
     except CommandError as no:  # which ends with another status
         told = str(no).partition("\n")[2]
-    (found,) = json.JSONDecoder().raw_decode(told)[0]["answers"]
-    return found["answer"], [one["host"] for one in found["hosts"] if one["answer"] == "no"]
+    return [
+        (found["answer"], [one["host"] for one in found["hosts"] if one["answer"] == "no"])
+        for found in json.JSONDecoder().raw_decode(told)[0]["answers"]
+    ]
 
 
 @contextmanager
@@ -108,9 +110,10 @@ def test_packets_pass_from_host_to_host_as_the_policy_says(
     loader: Loader, net: Ground, tmp_path: Path
 ) -> None:
     site = load(SITE + RULES, net, loader, tmp_path)
-    for question, (start, goal, port, expected, reach) in WAYS.items():
+    for (question, way), (answer, _) in zip(WAYS.items(), answers(site, *WAYS), strict=True):
+        start, goal, port, expected, reach = way
         client, server = net[start].neighbour, net[goal].neighbour
-        assert answer(site, question, tmp_path)[0] == expected, question
+        assert answer == expected, question
         found = reached(client, server, net, goal, port)
         assert (found == {Reach.OPEN}) == (reach is Reach.OPEN), (question, found)
 
@@ -122,6 +125,11 @@ def test_the_rules_of_all_hosts_are_proved(tmp_path: Path) -> None:
     said = [line.rpartition("site.policy on ")[2] for line in told.splitlines()]
     proved = "nft does with every packet what the policy says"
     assert said == [f"{host}: {proved}" for host in ("web1", "db1", "gw")]
+    told = policylang("verify", "--format", "json", str(written), directory=tmp_path)
+    found = json.loads(told)
+    assert found["agrees"] and not found["diagnostics"]
+    for host in HOSTS:
+        assert all(way["proved"] for way in found["hosts"][host]["ways"]), host
 
 
 @pytest.mark.parametrize("loader", Loader, ids=lambda loader: loader.value)
@@ -133,7 +141,7 @@ def test_each_host_on_the_way_has_a_say(
     others = ", ".join(host for host in HOSTS if host != left_out)
     rule = f"on {others} {{ allow tcp 5432 from web1 to db1 }}\n"
     site = load(SITE + rule, net, loader, tmp_path)
-    assert answer(site, "tcp 5432 from web1 to db1", tmp_path) == ("no", [left_out])
+    assert answers(site, "tcp 5432 from web1 to db1") == [("no", [left_out])]
     client, server = net["lan"].neighbour, net["dmz"].neighbour
     assert Reach.OPEN not in reached(client, server, net, "dmz", 5432)
 
@@ -150,7 +158,7 @@ def test_what_a_gateway_sends_on_is_followed_to_the_host_that_receives_it(
         ("", ("no", ["db1"])),
     ):
         written = load(site + publishing + rule, net, Loader.NFT, tmp_path)
-        assert answer(written, question, tmp_path) == expected
+        assert answers(written, question) == [expected]
         with net["dmz"].neighbour.listen(Family.IPV4, 5432):
             found = probe_tcp(net["wan"].neighbour, "192.0.2.1", 5432)
         assert (found is Reach.OPEN) == (expected[0] == "yes")

@@ -13,6 +13,7 @@ import pytest
 
 from policylang import pipeline
 from policylang.diagnostics import Report
+from policylang.ir.actions import Accept
 from policylang.ir.dump import dump
 from policylang.lower.stateful import lower
 from policylang.model.policy import Policy
@@ -299,3 +300,67 @@ def test_hosts_may_have_zones_of_one_name() -> None:
                 destination_type=AddressType.LOCAL,
             )
             assert decide(policy, packet).accepted == (way == interface)
+
+
+def test_what_one_host_calls_so_is_the_catalogue_s_on_others() -> None:
+    text = (
+        "host a { address 10.0.0.1  zone ntp { interface eth0 } }\n"
+        "host b { address 10.0.0.2 }\n"
+        "on a { service ssh { tcp 2222 }  set private = 198.51.100.1 }\n"
+        "allow ssh inbound from private\n"
+        "on b { allow ntp inbound }\n"
+    )
+    for host, own, source, port in (
+        ("a", "10.0.0.1", "198.51.100.1", 2222),
+        ("b", "10.0.0.2", "192.168.0.1", 22),
+    ):
+        ends = ip_address(source), ip_address(own)
+        packet = Packet("eth0", None, *ends, 6, (40_000, port), destination_type=AddressType.LOCAL)
+        assert decide(policy_of(text, host), packet).accepted
+
+
+# --- whom blocks are for --------------------------------------------------------------------------
+
+BLOCKS: dict[str, list[str]] = {
+    "on nobody { allow ssh inbound }": ["unknown-name"],
+    "on db { allow ssh inbound }": ["wrong-kind"],  # a zone of gw
+    "set met = dynamic  on met { allow ssh inbound }": ["wrong-kind"],
+    'set far = resolve "far.example"  on far { allow ssh inbound }': ["wrong-kind"],
+    "on web1 except webservers { deny all inbound }": ["block-for-nobody"],
+    "set few = web1 except webservers  on few { deny all inbound }": ["block-for-nobody"],
+}
+
+
+@pytest.mark.parametrize("text", BLOCKS)
+def test_a_block_is_for_hosts(text: str) -> None:
+    found = {*codes(f"{SITE}{text}\nallow ssh inbound", "web2")}
+    assert found - {"empty-set", "not-locked"} == {*BLOCKS[text]}
+
+
+def test_a_block_is_for_nobody_where_there_are_no_hosts() -> None:
+    """Whose hosts are in an inventory that was not given, say."""
+    report = Report()
+    text = "on web1 { deny all inbound }\nallow ssh inbound\n"
+    assert pipeline.ruleset_of(Text(text, "rules.policy", Path()), report) is None
+    assert [d.code for d in report.diagnostics] == ["unknown-name"]
+
+
+# --- neighbours -----------------------------------------------------------------------------------
+
+NEIGHBOURS = {  # of rules between those behind one interface of gw: whether it lets them pass
+    "allow tcp 80 from web1 to web2": False,
+    "allow tcp 80 from webservers to webservers": False,
+    "allow tcp 80 from web1 to 10.0.2.11": True,
+    "allow tcp 80 from 10.0.2.10 to 10.0.2.11": True,
+    "allow tcp 80 from any to web2": True,
+    "default allow forward deny tcp 80 from web1 to web2": False,
+}
+
+
+@pytest.mark.parametrize("rule", NEIGHBOURS)
+def test_a_gateway_is_not_between_neighbours_that_a_rule_names(rule: str) -> None:
+    ruleset = lower(policy_of(f"{SITE}{rule}\n", "gw"), Report())
+    ends = ip_address("10.0.2.10"), ip_address("10.0.2.11")
+    packet = Packet("eth0", "eth0", *ends, 6, (40_000, 80))
+    passes = isinstance(fate_of(ruleset, packet, ANY_MOMENT).action, Accept)
+    assert passes == NEIGHBOURS[rule]

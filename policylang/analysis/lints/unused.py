@@ -30,7 +30,9 @@ def find_unused(subject: Subject, given: Mapping[str, str], report: Report) -> N
     """Report sets, zones, services, groups and parameters that nothing names.
 
     `unused-declaration`. A zone also says whose addresses others have not: it is told where the
-    rules are the same without it. `given` are the parameters from outside, which may hold names.
+    rules are the same without it; those of a gateway say which hosts are behind which interface,
+    too. What is declared in an inventory is for other policies as well. `given` are the parameters
+    from outside, which may hold names.
     """
     found = _mentions(subject.loaded.files, given)
     for name, span in found.declared:
@@ -42,8 +44,12 @@ def find_unused(subject: Subject, given: Mapping[str, str], report: Report) -> N
                 help="remove it",
             )
     left = MOST_LOWERINGS
+    hosts = (one for one in subject.loaded.statements if isinstance(one, tree.HostDecl))
+    of_gateways = {zone for host in hosts if host.is_gateway for zone in host.zones}
     for declaration in subject.loaded.statements:
         if not isinstance(declaration, DECLARATIONS) or found.names[declaration.name.text] > 1:
+            continue
+        if declaration in of_gateways or declaration.span.file in subject.loaded.beside:
             continue
         if isinstance(declaration, tree.ZoneDecl):
             if not left:
