@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from policylang.cli import golden as golden_module
 from policylang.cli import golden_cases, main, output
 from policylang.diagnostics import Report
 
@@ -131,6 +132,46 @@ def test_one_target_alone_leaves_the_other_as_it_is(golden: Run) -> None:
     assert "something else" in Path("web.golden/iptables/rules.v4").read_text()
 
 
+UNTIL = "allow smtp inbound until 2045-01-31\n"  # what iptables cannot say
+
+
+def test_a_policy_is_kept_for_the_targets_that_a_file_beside_it_names(golden: Run) -> None:
+    put("a.policy", WEB)
+    put("b.policy", f"{WEB}{UNTIL}")
+    assert golden(".", "--update")[0] == 1
+    put("b.targets", "# iptables cannot say that\nnft\n")
+    assert golden(".", "--update")[0] == 0
+    assert sorted(below("b.golden")) == ["nft.nft"]
+    assert len(below("a.golden")) == 3
+    assert golden(".") == (0, "2 policies: 2 as kept\n", "")
+    # What was kept for another one goes, and an option chooses among those that are named.
+    put("a.targets", "iptables")
+    status, out, _ = golden(".")
+    assert (status, "--- a.golden/nft.nft (kept)\n+++ /dev/null\n" in out) == (2, True)
+    assert golden(".", "--target", "iptables")[0] == 0
+    assert golden(".", "--update", "--target", "nft")[1].startswith("a.policy: 1 removed\n")
+    assert sorted(below("a.golden")) == ["iptables/rules.v4", "iptables/rules.v6"]
+    assert golden(".")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("iptables, nft", ("nft", "iptables")),
+        ("\ufeffnft # and no other\r\n", ("nft",)),
+        ("# nft\n", None),
+        ("nft;iptables", None),
+        ("NFT", None),
+    ],
+)
+def test_targets_are_words(text: str, found: tuple[str, ...] | None) -> None:
+    put("a.targets", text)
+    report = Report()
+    named = golden_cases.targets_beside(Path("a.policy"), report)
+    assert report.has_errors == (found is None)
+    assert named == (found or ("nft", "iptables"))
+
+
 # --- differences --------------------------------------------------------------------------------
 
 
@@ -176,11 +217,32 @@ def test_a_file_that_is_missing_or_too_much_differs(golden: Run) -> None:
 def test_files_of_others_are_left_alone(golden: Run) -> None:
     put("web.policy", WEB)
     golden(".", "--update")
-    put("web.golden/README", "ours\n")
-    assert golden(".")[0] == 0
+    put("web.golden/README", "kept by policylang golden\n")
+    put("of-others.golden/README", "kept by policylang golden\n")
+    assert golden(".") == (0, "1 policy: 1 as kept\n", "")
     put("web.policy", WEB.replace("https", "http"))
     golden(".", "--update")
-    assert Path("web.golden/README").read_text() == "ours\n"
+    assert Path("web.golden/README").read_text() == "kept by policylang golden\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("x\r\n", "-x\\x0d\n+x\n"),
+        ("x", "-x\n\\ No newline at end of file\n+x\n"),
+        ("x\x0b\n", "-x\\x0b\n+x\n"),
+        ("x\u2028\n", "-x\\u2028\n+x\n"),
+    ],
+)
+def test_whatever_differs_is_shown(
+    golden: Run, monkeypatch: pytest.MonkeyPatch, text: str, line: str
+) -> None:
+    """Where the ends of lines differ as well, which git may rewrite."""
+    put("web.policy", WEB)
+    put("web.golden/nft.nft", text)
+    monkeypatch.setattr(golden_module, "outputs", lambda *_: {"nft.nft": "x\n"})
+    status, out, _ = golden(".", "--target", "nft")
+    assert (status, f"\n{line}" in out) == (2, True)
 
 
 def test_outputs_of_a_policy_that_is_gone_are_told_and_removed(golden: Run) -> None:
@@ -195,6 +257,17 @@ def test_outputs_of_a_policy_that_is_gone_are_told_and_removed(golden: Run) -> N
     assert not Path("site/old.golden").exists()
     assert Path("site/web.golden/nft.nft").exists()
     assert golden("site") == (0, "1 policy: 1 as kept\n", "")
+
+
+def test_outputs_of_what_has_become_a_part_are_told_as_that(golden: Run) -> None:
+    put("part.policy", "allow ssh inbound\n")
+    golden(".", "--update")
+    put("web.policy", f'{WEB}include "part.policy"\n')
+    status, out, _ = golden(".")
+    assert status == 2
+    assert "part.policy: is a part of others, and what it compiled to by itself is still " in out
+    assert golden(".", "--update")[0] == 0
+    assert not Path("part.golden").exists()
 
 
 def test_what_a_kept_file_holds_does_not_act_on_the_terminal(golden: Run) -> None:
@@ -289,6 +362,35 @@ def test_a_folder_without_policies_is_told(golden: Run) -> None:
     assert "error[no-policies]: there is no policy in `empty`" in err
     status, _, err = golden("nowhere")
     assert (status, "error[unreadable-file]: cannot read `nowhere`" in err) == (1, True)
+
+
+def test_a_pipe_is_no_policy_and_is_not_waited_for(golden: Run) -> None:
+    put("web.policy", WEB)
+    os.mkfifo("x.policy")
+    for path in (".", "x.policy"):
+        status, _, err = golden(path)
+        assert status == 1
+        assert "error[unreadable-file]: cannot read `x.policy`: it is neither a file nor " in err
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told(
+    golden: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in it is not as kept: nobody knows."""
+    put("web.policy", WEB)
+    put("shut/mail.policy", WEB)
+    golden(".", "--update")
+    look = os.scandir
+
+    def refused(path: str) -> Iterator[os.DirEntry[str]]:
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", path)
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    status, _, err = golden(".")
+    assert status == 1
+    assert err.count("error[unreadable-file]: cannot read `./shut`: Permission denied") == 1
 
 
 # --- parameters ---------------------------------------------------------------------------------
@@ -419,6 +521,7 @@ def test_nothing_is_replaced_before_all_is_on_the_disk(
     monkeypatch.setattr(output, "_written_aside", full)
     status, out, err = golden(".", "--update")
     assert (status, "error[cannot-write]" in err) == (1, True)
+    assert "cannot write `web.golden" in err
     assert "1 policy: 1 with errors\n" in out
     assert below("web.golden") == before
     assert not [name for name in os.listdir("web.golden") if name.startswith(".")]  # noqa: PTH208

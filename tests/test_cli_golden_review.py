@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from policylang.analysis import diagram
-from policylang.cli import golden_review, main
+from policylang.cli import golden_review, main, revisions
 from policylang.cli.comment import MARK, Host, Section, comment
+from policylang.codes import CODES
 
 OLD = """\
 zone wan { interface eth0 }
@@ -115,6 +116,14 @@ def test_one_target_alone_can_be_shown(review: Run) -> None:
     assert ("rules.v4" in out, "nft.nft" in out) == (True, False)
 
 
+def test_a_policy_that_is_for_one_target_is_shown_for_it_alone(review: Run) -> None:
+    put("new.policy", f"{NEW}allow smtp inbound until 2045-01-31\n")
+    put("new.targets", "nft\n")
+    status, out, _ = review("old.policy", "new.policy")
+    assert (status, "there are no rules" in out, "`nft.nft`" in out) == (2, False, True)
+    assert "--- new.targets\n+++ new.targets\n" in out
+
+
 def test_what_a_target_cannot_say_is_said(review: Run) -> None:
     put("new.policy", f"{NEW}allow smtp inbound until 2045-01-31\n")
     status, out, _ = review("old.policy", "new.policy")
@@ -156,6 +165,25 @@ def test_revisions_are_read_with_all_that_they_include_and_name(repository: Run)
     assert (same[0], "imaps" in same[1]) == (2, True)
 
 
+def test_a_revision_is_laid_out_once(repository: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many policies of it are compared; nothing of it is left."""
+    asked: list[Path] = []
+    call = revisions._git
+
+    def counted(
+        arguments: tuple[str, ...], more: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> bytes | str:
+        if "checkout-index" in arguments and cwd is not None:
+            asked.append(cwd)
+        return call(arguments, more, cwd)
+
+    monkeypatch.setattr(revisions, "_git", counted)
+    files = ("site/web.policy", "site/more.policy")
+    assert repository("--rev", "HEAD~1..HEAD", *files)[0] == 1  # a part means nothing by itself
+    assert len(asked) == len(set(asked)) == 2
+    assert not any(place.exists() for place in asked)
+
+
 def test_files_of_the_machine_are_not_shown(repository: Run, tmp_path: Path) -> None:
     """What a policy reads may be anything; what is written into a comment may not."""
     secret = tmp_path.parent / f"{tmp_path.name}-secret"
@@ -175,6 +203,11 @@ def test_files_of_the_machine_are_not_shown(repository: Run, tmp_path: Path) -> 
             assert (status, err) == (0, "")  # what is denied was denied
             shown = out[out.index("**Text**") : out.index("<details><summary>Rules")]
             assert "198.51.100.77" not in shown
+    secret.write_text("# hush\nallow https inbound\n")
+    Path("site/web.policy").unlink()
+    Path("site/web.policy").symlink_to(secret)
+    status, out, _ = repository("--rev", "before..", "site/web.policy")
+    assert (status, "hush" in out, "**Opens**" in out) == (2, False, True)
 
 
 def test_a_revision_and_what_is_there_now(repository: Run) -> None:
@@ -204,6 +237,35 @@ def test_a_policy_that_is_removed_is_told(repository: Run) -> None:
     assert "\n-allow ssh inbound from 192.0.2.0/24\n" in out
 
 
+def test_of_a_folder_all_policies_are_compared_that_either_side_has(repository: Run) -> None:
+    """Below it too; what another one includes is read with that one, and else is none."""
+    put("site/gone.policy", "allow ssh inbound\n")
+    put("site/part.policy", "allow ntp inbound\n")
+    commit("three")
+    Path("site/gone.policy").unlink()
+    put("site/part.policy", "allow ntp inbound from wan\n")
+    text = Path("site/web.policy").read_text()
+    put("site/web.policy", f'{text}include "part.policy"\n')
+    put('site/a/größe "1".policy', "allow http inbound\n")
+    commit("other three")
+    for side in ("HEAD~1..HEAD", "HEAD~1"):
+        for folder in ("site", "site/", "."):
+            status, out, err = repository("--rev", side, folder, "--target", "nft")
+            assert (status, err) == (2, "")
+            assert re.findall("^### (.*)", out, re.MULTILINE) == [
+                'site/a/größe "1".policy is new: 2 newly allowed',
+                "site/gone.policy is removed",
+                "site/part.policy is removed",
+                "site/web.policy: 1 newly allowed",
+            ]
+    assert repository("--rev", "HEAD", "site")[0] == 0
+    for revs in ("nonsense..HEAD", "HEAD..nonsense", "nonsense"):
+        status, out, err = repository("--rev", revs, "site")
+        assert (status, out, err.count("error[no-such-revision]") > 0) == (1, "", True)
+    status, _, err = repository("--rev", "HEAD", "lists")
+    assert (status, "error[no-policies]: there is no policy in `lists`" in err) == (1, True)
+
+
 def test_a_file_that_is_nowhere_is_an_error(repository: Run) -> None:
     status, out, err = repository("--rev", "HEAD", "site/none.policy")
     assert (status, out) == (1, "")
@@ -229,9 +291,41 @@ def test_a_policy_with_errors_is_told_in_the_comment_too(repository: Run) -> Non
     put("site/other.policy", "allow ssh inbound\n")
     status, out, err = repository("--rev", "HEAD", "site/web.policy", "site/other.policy")
     assert status == 1
-    assert "### site/web.policy: cannot be compared\n\n- unknown-service: no service named " in out
+    assert (
+        "### site/web.policy: cannot be compared\n\n"
+        "- site/more.policy:1: unknown-service: no service named "
+    ) in out
     assert "### site/other.policy is new: " in out
     assert "--> site/more.policy:1:7" in err
+    # An error that the change mends is told to be one of before.
+    commit("an error")
+    put("site/more.policy", "allow smtp inbound\n")
+    status, out, _ = repository("--rev", "HEAD", "site/web.policy")
+    assert (status, "- HEAD:site/more.policy:1: unknown-service: " in out) == (1, True)
+    assert out.count("unknown-service") == 1
+
+
+def test_of_errors_in_files_of_the_machine_no_word_is_told(repository: Run, tmp_path: Path) -> None:
+    secret = tmp_path.parent / f"{tmp_path.name}-secret"
+    secret.write_text("hush 198.51.100.77\nhush\n")
+    Path("site/web.params").symlink_to(secret)
+    put("site/params.policy", "allow ssh inbound\n")
+    Path("site/params.params").symlink_to(secret)
+    put("site/list.policy", f'set x = file "{secret}"\nallow ssh inbound from x\n')
+    put("site/part.policy", f'include "{secret}"\n')
+    Path("site/all.policy").symlink_to(secret)
+    files = [f"site/{name}.policy" for name in ("web", "params", "list", "part", "all")]
+    for side in ("HEAD", "HEAD~1..HEAD"):
+        status, out, err = repository("--rev", side, *files)
+        assert status == 1
+        assert "hush" not in out
+        assert out.count(": cannot be compared\n") == len(files)
+        title = CODES["bad-list-line"].title
+        assert f"- bad-list-line: {title}, in a file that is no part of the repository\n" in out
+        assert "web.params\\` leads out of the repository\n" in out
+        assert "hush" in err  # whoever runs it may read it
+        if side == "HEAD":
+            commit("secrets")
 
 
 # --- hosts --------------------------------------------------------------------------------------
@@ -310,20 +404,29 @@ def test_nothing_in_a_policy_ends_a_fence_or_is_markup(review: Run) -> None:
 # --- size ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", [1000, 1500, 2500, 4000, 8000, 20000])
 def test_a_comment_never_exceeds_its_limit_and_says_what_is_left_out(
-    review: Run, limit: int
+    review: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    found: list[Sequence[Section]] = []
+
+    def kept(sections: Sequence[Section], limit: int) -> str:
+        found.append(sections)
+        return comment(sections, limit)
+
+    monkeypatch.setattr(golden_review, "comment", kept)
     many = "".join(f"allow tcp {n} inbound from 198.51.100.{n}\n" for n in range(1, 200))
     put("new.policy", f"{NEW}{many}")
-    status, out, _ = review("old.policy", "new.policy", "--limit", str(limit))
+    status, said, _ = review("old.policy", "new.policy", "--limit", "1000")
     assert status == 2
-    assert 0 < len(out) <= limit
-    assert "left out: a comment here has at most " in out
-    outside = outside_fences(out)
-    assert outside.count("<details>") == outside.count("</details>")
-    if limit >= 2500:
-        assert "newly allowed" in out
+    for limit in (1000, 1500, 2500, 4000, 8000, 20000):
+        out = comment(found[0], limit)
+        assert 0 < len(out) <= limit
+        assert out == said or limit > 1000
+        assert "left out: a comment here has at most " in out
+        outside = outside_fences(out)
+        assert outside.count("<details>") == outside.count("</details>")
+        if limit >= 2500:
+            assert "newly allowed" in out
 
 
 def test_rules_are_cut_before_text_and_text_before_meaning(review: Run) -> None:
@@ -347,28 +450,28 @@ def test_policies_that_do_not_fit_are_counted() -> None:
 
 
 def test_of_a_fleet_those_that_do_the_same_are_told_once(review: Run) -> None:
-    hosts = "".join(f"host h{n} {{ address 192.0.2.{n} }}\n" for n in range(1, 31))
+    hosts = "".join(f"host h{n} {{ address 192.0.2.{n} }}\n" for n in range(1, 12))
     put("old.policy", f"{hosts}allow ssh inbound\n")
     put("new.policy", f"{hosts}allow ssh, https inbound\non h2 {{ allow smtp inbound }}\n")
     status, out, _ = review("old.policy", "new.policy", "--target", "nft")
     assert status == 2
     assert re.findall(r"^### .*", out, re.MULTILINE) == [
-        "### old.policy → new.policy, hosts h1, h3, h4, h5, h6, h7, h8, h9 and 21 more: "
+        "### old.policy → new.policy, hosts h1, h3, h4, h5, h6, h7, h8, h9 and 2 more: "
         "1 newly allowed",
         "### old.policy → new.policy, host h2: 2 newly allowed",
     ]
 
 
 def test_of_a_fleet_a_few_hosts_are_told_where_all_do_not_fit(review: Run) -> None:
-    hosts = "".join(f"host h{n} {{ address 192.0.2.{n} }}\n" for n in range(1, 31))
-    ports = "".join(f"on h{n} {{ allow tcp {n + 1000} inbound }}\n" for n in range(1, 31))
+    hosts = "".join(f"host h{n} {{ address 192.0.2.{n} }}\n" for n in range(1, 13))
+    ports = "".join(f"on h{n} {{ allow tcp {n + 1000} inbound }}\n" for n in range(1, 13))
     put("old.policy", f"{hosts}allow ssh inbound\n")
     put("new.policy", f"{hosts}allow ssh inbound\n{ports}")
-    status, out, _ = review("old.policy", "new.policy", "--limit", "8000", "--target", "nft")
-    assert (status, len(out) <= 8000) == (2, True)
+    status, out, _ = review("old.policy", "new.policy", "--limit", "4000", "--target", "nft")
+    assert (status, len(out) <= 4000) == (2, True)
     shown = out.count(", host h")
-    assert 0 < shown < 30
-    assert f"… and {30 - shown} more hosts differ.\n" in out
+    assert 0 < shown < 12
+    assert f"… and {12 - shown} more hosts differ.\n" in out
 
 
 def test_what_is_too_large_to_compare_is_said(review: Run, monkeypatch: pytest.MonkeyPatch) -> None:

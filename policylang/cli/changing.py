@@ -195,10 +195,13 @@ def _plan_as_json(planned: Plan, ending: tuple[Flow, ...]) -> dict[str, object]:
 # --- apply -----------------------------------------------------------------------------------
 
 
-def apply(chosen: argparse.Namespace, source: Source | None, teller: Teller) -> int:
+def apply(
+    chosen: argparse.Namespace, source: Source | None, teller: Teller, beside: tuple[str, ...] = ()
+) -> int:
     """Plan, ask, and put in force: for good, or until it has to be confirmed.
 
-    With `--check` it is only said what would change, and what would hinder it.
+    With `--check` it is only said what would change, and what would hinder it. `beside` is to be
+    told in words once it is in force.
     """
     compiled = _compiled(chosen, source, teller.report)
     if compiled is None:
@@ -215,6 +218,7 @@ def apply(chosen: argparse.Namespace, source: Source | None, teller: Teller) -> 
         way=planned.engine.way,
         confirm_s=_confirm_s(chosen),
         difference=_plan_as_json(planned, ending),
+        beside=beside,
     )
     if chosen.check:
         return _foreseen(chosen, planned, outcome, ending, teller)
@@ -279,10 +283,13 @@ def _carry_out(
     if done is None:
         return _refused(chosen, teller, outcome)
     came = replace(
-        outcome, generation=done.kept.number, confirm_s=done.confirm_s, beside=done.words
+        outcome,
+        generation=done.kept.number,
+        confirm_s=done.confirm_s,
+        beside=(*done.words, *outcome.beside),
     )
     lines = _done_lines(chosen, planned, done, name or teller.name)
-    return _answered(chosen, teller, Answer(came, tuple(lines)))
+    return _answered(chosen, teller, Answer(came, (*lines, *outcome.beside)))
 
 
 def _confirm_s(chosen: argparse.Namespace) -> int | None:
@@ -307,14 +314,21 @@ def _is_agreed(
     """Whether the change may be made; reports `nobody-to-ask`."""
     if chosen.yes or (planned.is_empty and not ending):
         return True
-    if chosen.json or not _is_terminal() or getattr(chosen, "file", None) == "-":
-        why = "`--json` asks nothing" if chosen.json else "standard input is no terminal"
-        message = f"there is nobody to ask: {why}"
-        teller.report.add("nobody-to-ask", message, None, help="`--yes` loads without a question")
+    if not _is_somebody_there(chosen, teller.report):
         return False
     teller.show_so_far()
     print("\n".join(_plan_lines(planned, ending)))
     return asked(question)
+
+
+def _is_somebody_there(chosen: argparse.Namespace, report: Report) -> bool:
+    """Whether a question can be asked; reports `nobody-to-ask`."""
+    if not chosen.json and _is_terminal() and getattr(chosen, "file", None) != "-":
+        return True
+    why = "`--json` asks nothing" if chosen.json else "standard input is no terminal"
+    help_ = "`--yes` does it unasked"
+    report.add("nobody-to-ask", f"there is nobody to ask: {why}", None, help=help_)
+    return False
 
 
 def asked(question: str) -> bool:
@@ -341,7 +355,7 @@ def _done_lines(chosen: argparse.Namespace, planned: Plan, done: Done, name: str
 def _refused(chosen: argparse.Namespace, teller: Teller, outcome: Outcome) -> int:
     """Tell that what was in force is in force, if it is; `outcome` is what was expected."""
     left_mixed = any(d.code == "not-restored" for d in teller.report.diagnostics)
-    came = replace(outcome, is_changed=left_mixed, confirm_s=None)
+    came = replace(outcome, is_changed=left_mixed, confirm_s=None, beside=())
     status = _answered(chosen, teller, Answer(came, is_refused=True))
     if not left_mixed and teller.is_text and not chosen.json:
         print(f"{teller.name}: not loaded; what was in force is in force", file=sys.stderr)
@@ -417,24 +431,26 @@ def _before(record: Record, state: State, report: Report) -> int | None:
 
 def stop(chosen: argparse.Namespace, teller: Teller) -> int:
     """Take all that is ours away, and say what that opens."""
+    refused = Answer(Outcome(), is_refused=True)
     if not chosen.yes:
-        if not _is_terminal():
-            message = "there is nobody to ask: standard input is no terminal"
-            teller.report.add("nobody-to-ask", message, None, help="`--yes` does it unasked")
-            teller.show()
-            return REFUSED
-        if not asked("Take the firewall away?"):
-            return REFUSED
+        is_agreed = _is_somebody_there(chosen, teller.report) and asked("Take the firewall away?")
+        if not is_agreed:
+            return _answered(chosen, teller, refused)
     ways = guard.stop(site_of(chosen.netns), teller.report)
-    teller.show()
     if ways is None:
-        return REFUSED
-    if not ways:
-        print("nothing of ours was in force")
-        return DONE
-    print(f"removed what {' and '.join(ways)} held of ours: no rule of policylang is in force, and")
-    print("whatever it denied is open unless another program's rules deny it")
-    return DONE
+        return _answered(chosen, teller, refused)
+    done = f"removed what {' and '.join(ways)} held of ours"
+    came = Outcome(is_changed=True, beside=(done,)) if ways else Outcome()
+    lines: tuple[str, ...] = ("nothing of ours was in force",)
+    if ways:
+        lines = (
+            f"{done}: no rule of policylang is in force, and",
+            "whatever it denied is open unless another program's rules deny it",
+        )
+    # Then neither of these is so, and what was asked for is not done.
+    is_left = any(d.code == "left-behind" for d in teller.report.diagnostics)
+    answer = Answer(came, came.beside if is_left else lines, is_refused=is_left)
+    return _answered(chosen, teller, answer)
 
 
 def panic(chosen: argparse.Namespace, teller: Teller) -> int:
@@ -443,16 +459,14 @@ def panic(chosen: argparse.Namespace, teller: Teller) -> int:
     cut_off = None if connection is None or chosen.ssh else panicking.cut_off(connection)
     if cut_off is not None:
         teller.report.add(cut_off.code, cut_off.message, cut_off.span, help=cut_off.help)
-    chosen.json, chosen.check, chosen.host = False, False, None
+    chosen.check, chosen.host = False, None
     if teller.report.has_errors:
         return _refused(chosen, teller, Outcome())
     chosen.parameters, chosen.flows, chosen.confirm = {}, "cut", 0
     chosen.target = chosen.target or _target_in_force(chosen, teller.report)
     source = Text(panicking.panic_policy(connection), panicking.NAME, Path("/"))
-    status = apply(chosen, source, teller)
-    if status == DONE and connection is None:
-        print("no SSH connection was found: nothing is let in")
-    return status
+    beside = ("no SSH connection was found: nothing is let in",) if connection is None else ()
+    return apply(chosen, source, teller, beside)
 
 
 def _let_in(chosen: argparse.Namespace, report: Report) -> Connection | None:

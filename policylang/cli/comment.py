@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import unified_diff
 from typing import TYPE_CHECKING
 
 from policylang.cli.markdown import as_code, plain, review
+from policylang.cli.unified import unified
 from policylang.cli.visible import visible
 
 if TYPE_CHECKING:
@@ -208,8 +208,7 @@ def _fill_rules(section: Section, block: _Blocks, room: int, limit: int) -> int:
 def _diff(triples: Iterable[Triple]) -> Iterator[str]:
     """The lines of unified diffs; of each nothing acts on whoever looks at it."""
     for name, before, after in triples:
-        old, new = (side.removesuffix("\n").split("\n") if side else [] for side in (before, after))
-        for line in unified_diff(old, new, name, name, lineterm=""):
+        for line in unified(before, after, name, name):
             yield "\t".join(visible(part) for part in line.split("\t"))
 
 

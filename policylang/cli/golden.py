@@ -45,7 +45,7 @@ class State(StrEnum):
 class Looked:
     """What came of a policy, where its outputs are kept, and which of them differ or did.
 
-    `is_gone`: the policy is not there any more, and its outputs still are.
+    `is_gone`: it is no policy any more, and its outputs still are.
     """
 
     policy: Path
@@ -74,7 +74,8 @@ def run(chosen: argparse.Namespace, report: Report) -> int:
         return REFUSED
     found = cases(paths, besides.inventory, report)
     looked = [_looked(case, targets) for case in found]
-    looked += [_orphan(folder) for folder in folders_without(paths, found)]
+    gone = (_orphan(folder, targets) for folder in folders_without(paths, found))
+    looked += [one for one in gone if one.state is not State.KEPT]
     if chosen.update:
         looked = [_updated(one) for one in looked]
     _tell(chosen, looked, report)
@@ -88,17 +89,18 @@ def run(chosen: argparse.Namespace, report: Report) -> int:
 
 def _looked(case: Case, targets: Sequence[str]) -> Looked:
     """How what is kept of a policy differs from what it compiles to; its warnings are `check`'s."""
-    texts = outputs(case.loaded, targets, case.report)
+    wanted = [target for target in targets if target in case.targets]
+    texts = outputs(case.loaded, wanted, case.report)
     errors = Report([d for d in case.report.diagnostics if d.severity is Severity.ERROR])
     if texts is None:
         return Looked(case.path, case.folder, State.FAILED, report=errors)
     return _compared(Looked(case.path, case.folder, State.KEPT), dict(texts), targets)
 
 
-def _orphan(folder: Path) -> Looked:
-    """What is kept of a policy that is gone: all of it differs."""
+def _orphan(folder: Path, targets: Sequence[str]) -> Looked:
+    """What is kept of a policy that is none any more: all of it differs."""
     gone = Looked(folder.with_suffix(SUFFIX), folder, State.KEPT, is_gone=True)
-    return _compared(gone, {}, TARGETS)
+    return _compared(gone, {}, targets)
 
 
 def _compared(one: Looked, texts: dict[str, str], targets: Sequence[str]) -> Looked:
@@ -180,6 +182,8 @@ def _lines(one: Looked, *, color: bool) -> Iterator[str]:
 
 
 def _differs(one: Looked) -> str:
+    if one.is_gone and one.policy.exists():
+        return "is a part of others, and what it compiled to by itself is still kept"
     if one.is_gone:
         return "is not there any more, and what it compiled to still is"
     if one.is_new:
@@ -230,8 +234,8 @@ def _as_json(looked: Iterable[Looked], report: Report) -> dict[str, object]:
     """One object; its keys are stable.
 
     `version` (1), `policies` (each with `policy`, `folder`, `state`: kept, differs, updated or
-    failed, `gone`: whether the policy is not there any more, and `files`: an array with `file`,
-    `how`: changed, added or removed, and `diff`), and `diagnostics`, as `check` has them.
+    failed, `gone`: whether it is no policy any more, and `files`: an array with `file`, `how`:
+    changed, added or removed, and `diff`), and `diagnostics`, as `check` has them.
     """
     return {
         "version": 1,

@@ -48,11 +48,9 @@ def add(commands: Any) -> None:
         "subjects",
         nargs="+",
         metavar="OLD NEW",
-        help="policies, or revisions of them (`main:web.policy`); with `--rev` FILEs",
+        help="policies, or revisions of them (`main:web.policy`); with `--rev` FILEs and folders",
     )
-    one.add_argument(
-        "--rev", metavar="A..B", help="the FILEs in two revisions of git, or in A and now"
-    )
+    one.add_argument("--rev", metavar="A..B", help="these in two revisions of git, or in A and now")
     add_parameters(one)
     one.add_argument(
         "--target",

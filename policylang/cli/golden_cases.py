@@ -1,7 +1,8 @@
 """Which policies of a folder outputs are kept of, and what each of them is given from outside.
 
-A policy is a file `*.policy` that no other includes. Its parameters are in a file beside it, of its
-name with `.params`: a line `NAME = VALUE` for each. It knows nothing of what policies compile to.
+A policy is a file `*.policy` that no other includes. Beside it may be files of its name: `.params`
+has values of its parameters, a line `NAME = VALUE` for each, and `.targets` names the targets that
+it is for, where these are not all. It knows nothing of what policies compile to.
 """
 
 from __future__ import annotations
@@ -13,21 +14,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policylang import pipeline
+from policylang.backends import TARGETS
 from policylang.diagnostics import Label, Report
 from policylang.source import SourceFile, Span
 from policylang.syntax.decoding import decoded
 from policylang.syntax.tree import Loaded
 
-SUFFIX, PARAMETERS, KEPT = ".policy", ".params", ".golden"
+SUFFIX, PARAMETERS, CHOSEN, KEPT = ".policy", ".params", ".targets", ".golden"
+NEITHER = "it is neither a file nor a folder"
+_WORD = re.compile(r"#[^\n]*|[^\s,#\N{BYTE ORDER MARK}]+")
 _LINE = re.compile(r'[ \t]*(?P<name>[^\s=#"]+)[ \t]*=[ \t]*(?P<value>(?:[^"#\n]|"[^"\n]*")+)')
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A policy as it was read: `path` from this folder, and what was found wrong with it so far."""
+    """A policy as it was read: `path` from this folder, and the `targets` that it is for.
+
+    `report` is what was found wrong with it so far.
+    """
 
     path: Path
     loaded: Loaded
+    targets: tuple[str, ...]
     report: Report
 
     @property
@@ -46,13 +54,14 @@ def cases(
 ) -> tuple[Case, ...]:
     """The policies in folders, and those that are named themselves, in the order of their paths.
 
-    Reports `unreadable-file` for a path that is neither, and `no-policies` for a folder without.
+    Reports `unreadable-file` for a path that is neither and for a folder that cannot be looked
+    into, and `no-policies` for one without any.
     """
     named: dict[Path, None] = {}
     found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            below = list(_below(path, SUFFIX))
+            below = list(_below(path, SUFFIX, report))
             found |= dict.fromkeys(below)
             if not below:
                 message = f"there is no policy in `{path}`"
@@ -60,7 +69,8 @@ def cases(
         elif path.is_file():
             named[path] = None
         else:
-            report.add("unreadable-file", f"cannot read `{path}`: no such file or folder", None)
+            why = NEITHER if path.exists() else "no such file or folder"
+            report.add("unreadable-file", f"cannot read `{path}`: {why}", None)
     read = {path: _read(path, inventory) for path in {**named, **found}}
     parts = _parts(read.values())
     return tuple(read[path] for path in sorted(read) if path in named or _key(path) not in parts)
@@ -69,18 +79,29 @@ def cases(
 def folders_without(paths: Iterable[Path], known: Iterable[Case]) -> tuple[Path, ...]:
     """Folders of kept outputs below these whose policy is not there any more."""
     kept = {case.folder for case in known}
-    below = {one for path in paths if path.is_dir() for one in _below(path, KEPT)}
+    # What cannot be looked into was reported when policies were looked for.
+    below = {one for path in paths if path.is_dir() for one in _below(path, KEPT, Report())}
     return tuple(sorted(below - kept))
 
 
-def _below(folder: Path, suffix: str) -> Iterator[Path]:
-    """What is called so below a folder; what is hidden, or kept, is not looked at."""
-    for where, folders, files in os.walk(folder):
+def _below(folder: Path, suffix: str, report: Report) -> Iterator[Path]:
+    """What is called so below a folder; what is hidden, kept, or a link to a folder is left out."""
+
+    def tell(error: OSError) -> None:
+        message = f"cannot read `{error.filename}`: {error.strerror}"
+        report.add("unreadable-file", message, None)
+
+    for where, folders, files in os.walk(folder, onerror=tell):
         here = Path(where)
-        if suffix == KEPT:
-            yield from (here / name for name in folders if _is_called(name, suffix))
-        else:
-            yield from (here / name for name in files if _is_called(name, suffix))
+        for name in folders if suffix == KEPT else files:
+            path = here / name
+            if not _is_called(name, suffix):
+                continue
+            if suffix == SUFFIX and path.exists() and not path.is_file():
+                # To read a pipe would be to wait for who writes to it.
+                report.add("unreadable-file", f"cannot read `{path}`: {NEITHER}", None)
+            else:
+                yield path
         folders[:] = [n for n in folders if not (n.startswith(".") or n.endswith(KEPT))]
 
 
@@ -90,9 +111,9 @@ def _is_called(name: str, suffix: str) -> bool:
 
 def _read(path: Path, inventory: tuple[SourceFile, ...]) -> Case:
     report = Report()
-    parameters = parameters_beside(path, report)
+    parameters, targets = parameters_beside(path, report), targets_beside(path, report)
     source = pipeline.OfHost(path, None, inventory) if inventory else path
-    return Case(path, pipeline.loaded_from(source, report, parameters), report)
+    return Case(path, pipeline.loaded_from(source, report, parameters), targets, report)
 
 
 def _parts(read: Iterable[Case]) -> frozenset[str]:
@@ -118,7 +139,7 @@ def _key(path: Path) -> str:
     return os.path.realpath(path)
 
 
-# --- parameters -------------------------------------------------------------------------------
+# --- what is given beside it ------------------------------------------------------------------
 
 
 def parameters_beside(policy: Path, report: Report) -> Mapping[str, str]:
@@ -126,16 +147,48 @@ def parameters_beside(policy: Path, report: Report) -> Mapping[str, str]:
 
     Reports `bad-params`, `not-utf8` and `unreadable-file`.
     """
-    path = policy.with_suffix(PARAMETERS)
+    file = _beside(policy, PARAMETERS, report)
+    return {} if file is None else _parameters(file, report)
+
+
+def targets_beside(policy: Path, report: Report) -> tuple[str, ...]:
+    """The targets that a policy is for, in the order of `TARGETS`; all where no file is.
+
+    Reports `bad-targets`, `not-utf8` and `unreadable-file`; then they are all.
+    """
+    file = _beside(policy, CHOSEN, report)
+    return TARGETS if file is None else _targets(file, report)
+
+
+def _beside(policy: Path, suffix: str, report: Report) -> SourceFile | None:
+    """The file of that suffix beside a policy; None where there is none, or it is no text."""
+    path = policy.with_suffix(suffix)
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return {}
+        return None
     except OSError as error:
         report.add("unreadable-file", f"cannot read `{path.name}`: {error.strerror}", None)
-        return {}
-    file = decoded(data, path.name, report)
-    return {} if file is None else _parameters(file, report)
+        return None
+    return decoded(data, path.name, report)
+
+
+def _targets(file: SourceFile, report: Report) -> tuple[str, ...]:
+    known = " and ".join(TARGETS)
+    named: set[str] = set()
+    before = len(report.diagnostics)
+    for match in _WORD.finditer(file.text):
+        word = match[0]
+        if word in TARGETS:
+            named.add(word)
+        elif not word.startswith("#"):
+            span = Span(file, match.start(), match.end())
+            message = f"there is no target `{word}`"
+            report.add("bad-targets", message, span, help=f"targets are {known}")
+    if not named and len(report.diagnostics) == before:
+        help_ = f"targets are {known}; without the file it is for all of them"
+        report.add("bad-targets", "the policy is for no target", Span(file, 0, 0), help=help_)
+    return tuple(target for target in TARGETS if target in named) or TARGETS
 
 
 def _parameters(file: SourceFile, report: Report) -> dict[str, str]:

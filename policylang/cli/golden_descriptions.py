@@ -9,7 +9,8 @@ say where what is kept is not what they compile to any more.
 Each `*.policy` in the folders, and below them, that no other one includes has a folder of its name
 beside it: `web.policy` has `web.golden/` with nft.nft, iptables/rules.v4 and so on, and boot/ for
 what the rules need at boot; a policy of several hosts has these in a folder for each host. A file
-`web.params` gives parameters values, a line `NAME = VALUE` for each.
+`web.params` gives parameters values, a line `NAME = VALUE` for each, and `web.targets` names the
+targets that the policy is for, where these are not all. Links to folders are not followed.
 
 Errors of one policy never stop the others: all are told, and what is kept of a policy with errors
 stays. The exit status is 2 where something differs (never with `--update`), and 1 where a policy
@@ -35,14 +36,15 @@ Write a comment on a change of policies, in Markdown: what it opens and closes f
 statements behind it, then what changed in the policies' text, then, folded away, in the rules.
 
 OLD and NEW are policies or revisions of them in git (`main:web.policy`); with `--rev` any number of
-FILEs are compared, and one that is new is compared with a firewall that lets nothing pass. A policy
+FILEs are compared, and one that is new is compared with a firewall that lets nothing pass. Of a
+folder these are the policies of which `golden` keeps outputs, on whichever side they are. A policy
 of several hosts is told host by host.
 """
 
 REVIEW_EXAMPLES = """\
 examples:
   policylang review old.policy new.policy
-  policylang review --rev main..HEAD site/*.policy > comment.md
+  policylang review --rev main..HEAD site/ > comment.md
   policylang review --rev "$BASE..$HEAD" web.policy --fail-on opened
 
 A comment has at most 65,536 characters, as GitHub wants it (`--limit`): what does not fit is left

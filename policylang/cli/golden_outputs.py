@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import unified_diff
 from enum import StrEnum
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from policylang.backends.base import Artifact, OutputFile
 from policylang.backends.boot import boot_files
 from policylang.cli.fleet import for_each_host
 from policylang.cli.output import is_ours
+from policylang.cli.unified import unified
 from policylang.diagnostics import Report
 from policylang.syntax.tree import Loaded
 
@@ -48,8 +48,7 @@ class Difference:
         path = (folder / self.name).as_posix()
         old = "/dev/null" if self.how is How.ADDED else f"{path} (kept)"
         new = "/dev/null" if self.how is How.REMOVED else f"{path} (now)"
-        before, after = self.before.splitlines(), self.after.splitlines()
-        yield from unified_diff(before, after, old, new, lineterm="")
+        yield from unified(self.before, self.after, old, new)
 
 
 def outputs(
@@ -122,19 +121,17 @@ def _there(folder: Path, texts: Outputs) -> set[str]:
 
 def _ours_in(folder: Path, targets: Sequence[str]) -> set[str]:
     """The files that a compile for these targets may have left in a folder."""
-    others = [target for target in TARGETS if target not in targets]
+    below = ((path, path.relative_to(folder)) for path in folder.rglob("*"))
     return {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file()
-        and not any(_is_of(path.relative_to(folder), target) for target in others)
-        and is_ours(path)
+        name.as_posix()
+        for path, name in below
+        if _part_of(name) in (*targets, BOOT) and path.is_file() and is_ours(path)
     }
 
 
-def _is_of(name: Path, target: str) -> bool:
-    """Whether a path below the folder is that of an output for a target."""
-    return target == (name.stem if name.stem in TARGETS else name.parent.name)
+def _part_of(name: Path) -> str:
+    """The target that a path below the folder is an output for, if any is, or `BOOT`."""
+    return name.stem if name.stem in TARGETS else name.parent.name
 
 
 def _text(path: Path) -> str:

@@ -41,9 +41,9 @@ HEADINGS = {
     Kind.COLLECTED: "is put into sets",
     Kind.TREATED: "is treated",
 }
-_PLACE = re.compile(r"(?P<file>\S+):\d+ (?P<words>[^()]*)\)?$")
-_REASON = re.compile(r"(?:handle \d+ \((?P<nft>.*)\)|\d+: (?P<iptables>.*))$")
-_HANDLE = re.compile(r",? (?:handle )?\d+$")
+_REASON = re.compile(r"(?:(?:handle|rule) \d+ \((?P<nft>.*)\)| \d+: (?P<iptables>.*))$")
+_STATEMENT = re.compile(r"(?P<file>.+?):\d+ (?P<words>.*)")
+_NUMBER = re.compile(r",? (?:handle |rule )?\d+$")
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -58,10 +58,14 @@ def run(chosen: argparse.Namespace) -> int:
         return REFUSED
     text = data.decode("utf-8", "replace")
     own = Report()
-    told = _meaning(chosen.file, text, own)
+    # Not by a name that could be a question's own word, such as `-`.
+    path = Path.cwd() / chosen.file
+    told = _meaning(str(path), text, own)
     if told is None:
         # A textconv that fails is the end of the whole `git diff`.
         why = next((d.message for d in own.in_order()), "these are no rules")
+        # Where git lays a side of a comparison is another folder each time.
+        why = why.replace(f"`{path}`", f"`{path.name}`")
         told = f"# what this means is not told: {visible(why)}\n{text}"
     write_stdout(told, report)
     show(report, chosen, sys.stderr)
@@ -128,10 +132,9 @@ def _told(one: Told) -> Iterator[str]:
 
 def _without_numbers(place: str) -> str:
     """Who decides: a statement with its file, or else the reason, or the chain of the rule."""
-    statement = _PLACE.search(place)
-    if statement is not None:
-        return f"{statement['file'].lstrip('(')}: {statement['words']}"
     reason = _REASON.search(place)
-    if reason is not None:
-        return reason["nft"] or reason["iptables"]
-    return _HANDLE.sub("", place)
+    if reason is None:
+        return _NUMBER.sub("", place)
+    words = reason["nft"] or reason["iptables"]
+    statement = _STATEMENT.fullmatch(words)
+    return words if statement is None else f"{statement['file']}: {statement['words']}"

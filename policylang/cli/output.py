@@ -95,10 +95,11 @@ def write_folder(
 def write_files(files: Mapping[Path, str], stale: Collection[Path], report: Report) -> None:
     """Put files in place, wherever they are, and then delete those of `stale`; see `write_folder`.
 
-    Folders are made, and removed again where nothing is left in them. Reports `cannot-write`.
+    Folders are made, and removed again where nothing is left in them. Reports `cannot-write`, of
+    the folder that all of them are in.
     """
-    first = next(iter([*files, *stale]), Path())
-    with _told(first, report):
+    parents = {path.parent for path in (*files, *stale)}
+    with _told(Path(os.path.commonpath(parents)) if parents else Path(), report):
         for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
         _replace(files, stale)

@@ -9,13 +9,14 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from policylang.diagnostics import Report
 
 PATIENCE_S = 120
+_FILE, _FOLDER = b"blob\n", b"tree\n"  # git-cat-file(1): what is kept under a path
 FOLDER, TREE = "policylang-", "tree"  # what is made for a revision begins so, and holds its files
 
 
@@ -56,8 +57,51 @@ def laid_out(revision: Revision, report: Report) -> Iterator[Path | None]:
     there, as one that starts with `./` does, from this folder. None, and `no-such-revision` or
     `git-failed`, where it cannot be had.
     """
-    with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
-        yield _laid_out(revision, Path(folder), report)
+    with trees() as laid:
+        yield laid.file(revision, report)
+
+
+@contextmanager
+def trees() -> Iterator[Trees]:
+    """Revisions laid out, as long as the context lasts."""
+    with ExitStack() as folders:
+        yield Trees(folders)
+
+
+@dataclass(frozen=True, slots=True)
+class Trees:
+    """Lays out what revisions hold as `laid_out` does, each revision once."""
+
+    _folders: ExitStack
+    _tops: dict[str, Path] = field(default_factory=dict)  # by the name of the tree
+
+    def file(self, revision: Revision, report: Report) -> Path | None:
+        """Where a file is; None, reported, where it cannot be had."""
+        before = len(report.diagnostics)
+        found = self._laid(revision, _FILE, report)
+        if found is None and len(report.diagnostics) == before:
+            _report_none(revision, "that revision has no such file", report)
+        return found
+
+    def folder(self, revision: Revision, report: Report) -> Path | None:
+        """Where a folder is; None where the revision has none, or reported where git cannot say."""
+        return self._laid(revision, _FOLDER, report)
+
+    def _laid(self, revision: Revision, kind: bytes, report: Report) -> Path | None:
+        repository = _repository(revision, report)
+        tree = None if repository is None else _tree(revision, report)
+        if repository is None or tree is None:
+            return None
+        within = _path_within(revision, tree, repository.prefix, kind)
+        if within is None:
+            return None
+        if tree not in self._tops:
+            folder = self._folders.enter_context(tempfile.TemporaryDirectory(prefix=FOLDER))
+            top = _checked_out(revision, repository, tree, Path(folder), report)
+            if top is None:
+                return None
+            self._tops[tree] = top
+        return self._tops[tree] / within
 
 
 def top_of(path: Path) -> Path:
@@ -75,15 +119,10 @@ def is_there(revision: Revision, report: Report) -> bool | None:
     return _path_within(revision, tree, repository.prefix) is not None
 
 
-def _laid_out(revision: Revision, folder: Path, report: Report) -> Path | None:
-    repository = _repository(revision, report)
-    tree = None if repository is None else _tree(revision, report)
-    if repository is None or tree is None:
-        return None
-    within = _path_within(revision, tree, repository.prefix)
-    if within is None:
-        _report_none(revision, "that revision has no such file", report)
-        return None
+def _checked_out(
+    revision: Revision, repository: _Repository, tree: str, folder: Path, report: Report
+) -> Path | None:
+    """Where all files of a tree are, in a folder that is empty before."""
     top = folder / TREE
     top.mkdir()
     # An index of its own, so that neither that of the repository nor its files are touched.
@@ -96,7 +135,7 @@ def _laid_out(revision: Revision, folder: Path, report: Report) -> Path | None:
             message = f"git cannot lay out the revision `{revision.name}`"
             report.add("git-failed", message, None, help=done)
             return None
-    return top / within
+    return top
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +169,10 @@ def _tree(revision: Revision, report: Report) -> str | None:
     return None
 
 
-def _path_within(revision: Revision, tree: str, prefix: str) -> PurePosixPath | None:
-    """The file's path from the top of the tree, None where there is no such file."""
+def _path_within(
+    revision: Revision, tree: str, prefix: str, wanted: bytes = _FILE
+) -> PurePosixPath | None:
+    """The path of a file, or a folder, from the top of the tree; None where there is none."""
     path = revision.path
     if PurePosixPath(path).is_absolute():
         top = _git(("rev-parse", "--show-toplevel"))
@@ -141,8 +182,8 @@ def _path_within(revision: Revision, tree: str, prefix: str) -> PurePosixPath | 
     from_here = os.path.normpath(PurePosixPath(prefix, path))
     is_from_here = path.startswith(("./", "../"))
     for one in (from_here,) if is_from_here else (os.path.normpath(path), from_here):
-        kind = _git(("cat-file", "-t", f"{tree}:{one}"))
-        if kind == b"blob\n":
+        kind = _git(("cat-file", "-t", f"{tree}:{'' if one == '.' else one}"))
+        if kind == wanted:
             return PurePosixPath(one)
     return None
 

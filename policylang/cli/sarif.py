@@ -77,7 +77,7 @@ def _place(span: Span) -> dict[str, Any]:
     """3.29: lines and columns count from 1, and the end is exclusive, as with ours (3.30)."""
     place = json_place(span)
     name = str(place["file"])
-    location: dict[str, Any] = {"uri": quote(name, errors="backslashreplace")}
+    location: dict[str, Any] = {"uri": quote(name, errors="surrogateescape")}
     if name.startswith("/"):
         location["uri"] = f"file://{location['uri']}"
     else:

@@ -47,6 +47,8 @@ OPTIONS = {
 # would read `dynamic-hosts` as `dynamic`. The compiler's own reader never shows it such a name.
 _KEYWORD = re.compile(r"'([a-z][a-z0-9-]*)'")
 
+A_STATEMENT = "use nothing"  # any: what it says is not asked
+
 _log = logging.getLogger(__name__)
 
 
@@ -116,6 +118,9 @@ class PolicyMetaModel(TextXMetaModel):  # type: ignore[misc]  # textX has no typ
             text = written_out(file, loaded.files, given)
             # An empty text would be read from the file once more.
             model = super().model_from_str(text.text or " ", file_name, **options)
+            if isinstance(model, str):  # which textX makes of a text without statements
+                model = super().model_from_str(A_STATEMENT, file_name, **options)
+                return _without_statements(model, file.text)
         return model if text.text == file.text else _in_place(model, text, file.text)
 
 
@@ -172,8 +177,17 @@ def given_by(text: str | None) -> dict[str, str]:
         if not (name and equals):
             message = f"`{part}` is no parameter: write NAME=VALUE, and `;` between two"
             raise TextXSemanticError(message)
+        if name in given:
+            raise TextXSemanticError(f"the parameter `{name}` is given twice")
         given[name] = value
     return given
+
+
+def _without_statements(model: Any, original: str) -> Any:
+    """The model of a text that says nothing, made of one that says something."""
+    del model.statements[:]
+    model._tx_position, model._tx_position_end = 0, len(original)
+    return _of_text(model, original)
 
 
 def _in_place(model: Any, text: WrittenOut, original: str) -> Any:
@@ -181,6 +195,11 @@ def _in_place(model: Any, text: WrittenOut, original: str) -> Any:
     for node in get_children(lambda _: True, model):
         node._tx_position = text.start(node._tx_position)
         node._tx_position_end = text.end(node._tx_position_end)
+    return _of_text(model, original)
+
+
+def _of_text(model: Any, original: str) -> Any:
+    """The model with lines and columns told of that text."""
     model._tx_parser.input = original
     model._tx_parser.line_ends = []  # where lines end is found out anew
     return model
@@ -225,7 +244,10 @@ def _run(words: list[str], folder: Path) -> None:
     """Do what a command line of policylang does that writes into a folder; raises TextXError."""
     from policylang.cli import main
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TextXSemanticError(f"cannot write `{folder}`: {error.strerror}") from error
     said = StringIO()
     with redirect_stderr(said):  # warnings were told when the model was made
         status = main(words)

@@ -35,6 +35,7 @@ from policylang.apply import (
     nft,
     operator,
     panic,
+    present,
     probing,
     programs,
     proved,
@@ -56,6 +57,7 @@ from policylang.apply.routing import Routing
 from policylang.apply.transaction import Rehearsal
 from policylang.apply.xtables_engine import XtablesEngine
 from policylang.backends.base import Artifact
+from policylang.backends.nft import TABLE
 from policylang.cli import (
     changing,
     golden,
@@ -98,12 +100,15 @@ def needed(policy: str = POLICY) -> Needs:
 
 
 def answering(patch: pytest.MonkeyPatch, answer: Answer) -> None:
-    """Answer in the place of every program that is run."""
+    """Answer in the place of every program that is run, of which a silent kernel is no part."""
 
     def run(argv: Sequence[str], report: Report, **options: object) -> Finished:
         return answer(argv)
 
     patch.setattr(programs, "run", run)
+    patch.setattr(present, "nft_tables", lambda: None)
+    patch.setattr(present, "legacy_tables", lambda program: None)
+    patch.setattr(present, "ipsets", lambda: None)
 
 
 def failing(program: str, words: str, status: int = 1) -> Answer:
@@ -283,6 +288,7 @@ def with_banned(patch: pytest.MonkeyPatch) -> None:
     """A set of two addresses, which has room for no other of IPv4."""
     patch.setattr(kernel, "may_change", lambda report: True)
     answering(patch, lambda argv: Finished("nft", 0, "" if "ipset" in argv else BANNED, ""))
+    patch.setattr(present, "nft_tables", lambda: frozenset({TABLE}))
 
 
 def no_such_set(report: Report, folder: Path, patch: pytest.MonkeyPatch) -> None:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import chdir
 from dataclasses import dataclass, fields
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest import mock
+from zipfile import ZipFile
 
 import pytest
-from textx import get_children, get_location
+from click import Group
+from click.testing import CliRunner
+from textx import get_children, get_location, registration
 
 from policylang.backends import TARGETS
 from policylang.cli import main
 from policylang.diagnostics import Report
 from policylang.editors import textx
-from policylang.pipeline import artifact_of, loaded_from, ruleset_of
+from policylang.pipeline import artifact_of, ruleset_of
 from policylang.source import SourceFile
 from policylang.syntax import tree
 from policylang.syntax.parameters import Parameters
@@ -32,7 +40,7 @@ from tests.kernel.ground import REPOSITORY
 MISTAKEN = [
     path
     for path in sorted((REPOSITORY / "tests/diagnostics").rglob("*.policy"))
-    if not loaded_from(path, Report()).hosts  # these have tests of their own
+    if not re.search(rb"^host\b", path.read_bytes(), re.MULTILINE)  # these have tests of their own
 ]
 
 RANDOM = "tests/differential/random.policy"  # the name of a file that a lock file stands beside
@@ -93,7 +101,7 @@ def test_a_model_has_the_nodes_of_the_compiler_in_their_places(policy: Path) -> 
 
 def test_models_of_random_policies_have_them_too() -> None:
     compared = 0
-    for seed in range(60):
+    for seed in range(40):
         text = random_policy(Random(seed), translates=seed % 2 == 1)
         try:
             model = metamodel().model_from_str(text, str(REPOSITORY / RANDOM))
@@ -102,7 +110,7 @@ def test_models_of_random_policies_have_them_too() -> None:
         ours = places_of_ours(SourceFile(RANDOM, text))
         assert sorted(places_of_textx(model)) == sorted(ours), f"seed {seed}\n{text}"
         compared += 1
-    assert compared > 30
+    assert compared > 20
 
 
 @pytest.mark.parametrize("policy", MISTAKEN, ids=name_of)
@@ -182,6 +190,8 @@ def test_values_stand_for_parameters_in_the_places_of_their_names(tmp_path: Path
 def test_parameters_that_are_none_are_refused() -> None:
     with pytest.raises(Exception, match="`wan` is no parameter"):
         metamodel().model_from_str(GOOD, parameters="wan")
+    with pytest.raises(Exception, match="the parameter `wan` is given twice"):
+        metamodel().model_from_str(GOOD, parameters="wan=eth1; wan = eth2")
     with pytest.raises(textx.PolicyError, match="declares no such parameter"):
         metamodel().model_from_str(GOOD, parameters="lan=eth1")
 
@@ -201,15 +211,23 @@ def test_what_one_target_cannot_say_is_no_error(caplog: pytest.LogCaptureFixture
 # --- the programs ----------------------------------------------------------------------------
 
 
+@cache
+def program_of_textx() -> Group:
+    with mock.patch("logging.basicConfig"):  # what it does when it is imported
+        from textx.cli import textx as program
+    assert isinstance(program, Group)
+    return program
+
+
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """policylang as pip installs it from a wheel, apart from the checkout, and its programs."""
+    """policylang as a wheel has it, apart from the checkout, and programs that find it there."""
 
     folder: Path
     work: Path
 
     def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """What came of a program of the environment that the tests run in."""
+        """What came of a program of the environment that the tests run in, in its own process."""
         path = Path(sys.executable).with_name(program)
         environment = {**os.environ, "PYTHONPATH": str(self.folder)}
         return subprocess.run(
@@ -222,20 +240,34 @@ class Installed:
         )
 
     def textx(self, *arguments: str) -> tuple[int, str]:
-        """The exit status of textX's program, and all that it said."""
-        done = self.run("textx", *arguments)
-        return done.returncode, done.stdout + done.stderr
+        """The exit status of textX's program, and all that it said; in this process.
+
+        It finds by the wheel's entry points what it then loads from the checkout.
+        """
+        said = StringIO()
+        handler = logging.StreamHandler(said)
+        registration.clear_language_registrations()
+        registration.clear_generator_registrations()
+        logger = logging.getLogger()
+        level = logger.level
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        try:
+            with chdir(self.work), mock.patch.object(sys, "path", [*sys.path, str(self.folder)]):
+                done = CliRunner().invoke(program_of_textx(), arguments)
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+        return done.exit_code, done.output + said.getvalue()
 
 
-def _pip(*arguments: str | Path) -> None:
-    quiet = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--no-index")
-    command = [sys.executable, "-m", "pip", *map(str, arguments), *quiet]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+# What pip does to make a wheel (PEP 517), less the pip.
+BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which pip has installed a wheel of the checkout."""
+    """A folder with what a wheel of the checkout holds, which is what pip puts into one."""
     folder = tmp_path_factory.mktemp("wheel")
     copy = folder / "source"
     for name in ("policylang", "templates"):
@@ -243,9 +275,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(REPOSITORY / name, copy / name, symlinks=True, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, copy)
-    _pip("wheel", copy, "--no-build-isolation", "--wheel-dir", folder)
+    command = [sys.executable, "-c", BUILD, str(folder)]
+    subprocess.run(command, check=True, capture_output=True, cwd=copy)
     (made,) = folder.glob("*.whl")
-    _pip("install", made, "--no-compile", "--target", folder / "installed")
+    with ZipFile(made) as archive:
+        archive.extractall(folder / "installed")
     return folder / "installed"
 
 
@@ -269,6 +303,12 @@ def texts(place: Path) -> dict[str, str]:
     if place.is_file():
         return {"": place.read_text()}
     return {path.name: path.read_text() for path in place.iterdir()}
+
+
+def test_the_program_of_textx_generates_by_the_wheel_alone(installed: Installed) -> None:
+    done = installed.run("textx", "generate", "good.policy", "--target", "nft")
+    assert done.returncode == 0, done.stderr
+    assert texts(installed.work / "good.nft") == compiled(installed.work / "good.policy", "nft")
 
 
 def test_textx_lists_the_language_and_its_generators(installed: Installed) -> None:
@@ -307,6 +347,26 @@ def test_textx_overwrites_when_told_alone(installed: Installed) -> None:
     assert status == 0 and "NOT overwriting" in said and made.read_text() == "mine\n"
     status, _ = installed.textx("generate", "good.policy", "--target", "nft", "--overwrite")
     assert status == 0 and "chain input" in made.read_text()
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n"])
+def test_a_policy_that_says_nothing_is_one(text: str, installed: Installed) -> None:
+    policy = installed.work / "empty.policy"
+    policy.write_text(text)
+    status, said = installed.textx("check", "empty.policy")
+    assert status == 0, said
+    status, said = installed.textx("generate", "empty.policy", "--target", "nft")
+    assert status == 0, said
+    assert texts(installed.work / "empty.nft") == compiled(policy, "nft")
+    model = metamodel().model_from_file(str(policy))
+    assert (model.statements, get_location(model)["nchar"]) == ([], len(text))
+
+
+def test_a_folder_that_cannot_be_made_is_told(installed: Installed) -> None:
+    generate = ("generate", "good.policy", "--target", "nft", "-o", "bad.policy/out")
+    status, said = installed.textx(*generate)
+    assert status == 1
+    assert f"cannot write `{installed.work}/bad.policy/out`: Not a directory" in said
 
 
 def test_textx_generates_nothing_from_a_policy_with_an_error(installed: Installed) -> None:
@@ -350,8 +410,6 @@ def test_pygmentize_knows_policies_by_name_and_by_file(installed: Installed) -> 
     by_name = coloured("-l", "policylang")
     assert "Token.Keyword.Reserved\t'allow'" in by_name and "Error" not in by_name
     assert coloured() == by_name
-    guessed = installed.run("pygmentize", "-N", "good.policy")
-    assert guessed.stdout.strip() == "policylang"
 
 
 FLEET = """\

@@ -10,46 +10,56 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 from typing import Any
 
 import pytest
 import yaml
+
+from policylang.cli.comment import MARK
+from tests.warm import warm
 
 REPOSITORY = Path(__file__).parents[2]
 REVIEWS = REPOSITORY / "examples" / "reviews"
 HOOKS = REPOSITORY / ".pre-commit-hooks.yaml"
 BIN = Path(sys.executable).parent
 
-POLICYLANG = '#!/bin/sh\nexec "{python}" -m policylang "$@"\n'
-# Stands for `gh` and for curl: the words it was called with, and the comment it was given.
+# Stands for `gh` and for curl: the words it was called with, and the comment it was given. It
+# answers with the numbers of the comments that are there already.
 RECORDER = """\
 #!/bin/sh
 printf '%s\\n' "$(basename "$0")" "$@" >> "$RECORD"
-cp comment.md "$RECORD.md"
+for word in "$@"; do
+  case $word in
+    *@*comment.md) cp "${word#*@}" "$RECORD.md" ;;
+    */comment.md) cp "$word" "$RECORD.md" ;;
+    *.id) printf '%s' "$COMMENTS" ;;
+  esac
+done
 """
 
 
 class Site:
     """A repository with the example's policies, at a commit `main`, and programs to run in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, policylang: Path) -> None:
         self.folder = folder / "site"
+        self.temp = folder / "temp"
         self.record = folder / "record"
         programs = folder / "bin"
-        programs.mkdir()
-        for name, text in {
-            "policylang": POLICYLANG.format(python=sys.executable),
-            **{"gh": RECORDER, "curl": RECORDER},
-        }.items():
-            (programs / name).write_text(text)
+        for place in (programs, self.temp):
+            place.mkdir()
+        (programs / "policylang").symlink_to(policylang)
+        for name in ("gh", "curl"):
+            (programs / name).write_text(RECORDER)
             (programs / name).chmod(0o755)
         self.env = {
             **{"PATH": f"{programs}:{BIN}:{os.environ['PATH']}", "HOME": str(folder)},
-            **{"PYTHONPATH": str(REPOSITORY), "RECORD": str(self.record), "LC_ALL": "C.UTF-8"},
+            **{"RECORD": str(self.record), "COMMENTS": "", "RUNNER_TEMP": str(self.temp)},
             **{"GIT_CONFIG_NOSYSTEM": "1", "PRE_COMMIT_HOME": str(folder / "pre-commit")},
+            "LC_ALL": "C.UTF-8",
         }
         copytree(REVIEWS / "firewall", self.folder / "firewall")
         self.git("init", "-q", "-b", "main")
@@ -89,9 +99,15 @@ class Site:
         path.write_text(text.replace(old, new))
 
 
+@pytest.fixture(scope="module")
+def policylang(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with warm(tmp_path_factory.mktemp("warm")) as program:
+        yield program
+
+
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
+def site(policylang: Path, tmp_path: Path) -> Site:
+    return Site(tmp_path, policylang)
 
 
 def parsed(name: str) -> dict[str, Any]:
@@ -155,7 +171,8 @@ def run_workflow(site: Site, base: str) -> dict[str, subprocess.CompletedProcess
             for key, value in step.get("env", {}).items()
         }
         assert "${{" not in step["run"]  # what others write would be part of the script
-        assert not ("policylang" in step["run"] and "secret" in env.values())
+        reads = re.search(r"^ *policylang ", step["run"], re.MULTILINE)
+        assert not (reads and "secret" in env.values())
         done[name] = site.step(step["run"], env)
     return done
 
@@ -167,15 +184,48 @@ def test_the_workflow_comments_on_a_change_and_passes(site: Site) -> None:
     site.commit("new")
     done = run_workflow(site, base)
     assert {name: one.returncode for name, one in done.items()} == dict.fromkeys(done, 0)
-    assert site.record.read_text().split() == [
-        *("gh", "pr", "comment", "7", "--body-file", "comment.md"),
-        *("--edit-last", "--create-if-none"),
+    asked, *words = site.record.read_text().split("gh\n")[1:]
+    assert "\nrepos/a/site/issues/7/comments\n" in asked
+    assert "github-actions[bot]" in asked and f'startswith("{MARK}")' in asked
+    assert [one.split() for one in words] == [
+        ["pr", "comment", "7", "--body-file", f"{site.temp}/comment.md"]
     ]
     comment = Path(f"{site.record}.md").read_text()
     assert "### firewall/web.policy: 1 newly allowed\n" in comment
     assert "tcp 993 (imaps)" in comment
     assert "### firewall/parts" not in comment  # a part is no policy
-    assert (site.folder / "lint.sarif").read_text().startswith("{\n")
+    assert (site.temp / "lint.sarif").read_text().startswith("{\n")
+    assert site.git("status", "--short") == ""  # in a checkout a name may be a link to anywhere
+    # Of comments by the same name ours is replaced, and the last one of them.
+    step = steps()["Comment"]["run"]
+    env = {"NUMBER": "7", "GH_REPO": "a/site", "COMMENTS": "11\n12\n"}
+    site.record.unlink()
+    assert site.step(step, env).returncode == 0
+    _, patched = site.record.read_text().split("gh\n")[1:]
+    assert patched.split() == [
+        *("api", "--method", "PATCH", "repos/a/site/issues/comments/12", "--silent"),
+        *("--field", f"body=@{site.temp}/comment.md"),
+    ]
+
+
+@pytest.mark.parametrize(("status", "said", "passes"), [
+    (0, "x", True), (1, "x", True), (2, "x", True),
+    (1, "", False), (3, "", False), (3, "x", False), (127, "", False),
+])  # fmt: skip
+def test_a_review_that_could_not_be_made_fails(
+    site: Site, status: int, said: str, passes: bool
+) -> None:
+    """Also where nothing else does: with 1 it has said why, in the comment, or nothing at all."""
+    program = site.folder.parent / "bin" / "policylang"
+    program.unlink()
+    program.write_text(f"#!/bin/sh\nprintf '{said}'\nexit {status}\n")
+    program.chmod(0o755)
+    base = site.git("rev-parse", "HEAD")
+    done = site.step(steps()["Review"]["run"], {"BASE": base})
+    assert (done.returncode == 0) == passes, done.stderr
+    job, *_ = parsed("gitlab.yml")["firewall-review"]["script"]
+    done = site.step(job, {"CI_MERGE_REQUEST_DIFF_BASE_SHA": base})
+    assert (done.returncode == 0) == passes, done.stderr
 
 
 def test_the_workflow_fails_where_kept_rules_were_forgotten(site: Site) -> None:
@@ -202,18 +252,23 @@ def test_the_workflow_tells_of_errors_and_still_comments(site: Site) -> None:
     assert "::error file=firewall/web.policy,line=" in done["Tests"].stdout
 
 
-def test_the_workflow_tells_of_a_policy_that_is_removed(site: Site) -> None:
-    (site.folder / "firewall" / "mail.policy").write_text("allow smtp inbound\n")
-    site.run("policylang", "golden", "firewall", "--update")
+def test_the_workflow_tells_of_a_policy_that_is_removed_whatever_its_name(site: Site) -> None:
+    name = 'größe "1".policy'
+    (site.folder / "firewall" / name).write_text("allow smtp inbound\n")
     site.commit("two")
     base = site.git("rev-parse", "HEAD")
-    (site.folder / "firewall" / "mail.policy").unlink()
-    site.run("policylang", "golden", "firewall", "--update")
+    (site.folder / "firewall" / name).unlink()
     site.commit("one")
-    assert not run_workflow(site, base)["Review"].returncode
-    comment = Path(f"{site.record}.md").read_text()
-    assert "### firewall/mail.policy is removed\n" in comment
+    done = site.step(steps()["Review"]["run"], {"BASE": base})
+    assert done.returncode == 0, done.stderr
+    comment = (site.temp / "comment.md").read_text()
+    assert f"### firewall/{name} is removed\n" in comment
     assert "No difference at all in `firewall/web.policy`.\n" in comment
+    # Where there is nothing to compare, that is told, and there is no comment.
+    rmtree(site.folder / "firewall")
+    site.commit("none")
+    done = site.step(steps()["Review"]["run"], {"BASE": site.git("rev-parse", "HEAD")})
+    assert done.returncode == 1 and "`firewall`: no such file on either side" in done.stderr
 
 
 # --- gitlab -------------------------------------------------------------------------------------
@@ -230,6 +285,7 @@ def test_the_job_comments_where_it_may(site: Site, token: str) -> None:
         **{"CI_API_V4_URL": "https://git.example/api/v4", "CI_PROJECT_ID": "3"},
         **{"CI_MERGE_REQUEST_IID": "7"},
     }
+    (site.folder / "comment.md").symlink_to("/dev/full")  # what a change may hold
     for command in parsed("gitlab.yml")["firewall-review"]["script"]:
         done = site.step(command, env)
         assert done.returncode == 0, done.stderr

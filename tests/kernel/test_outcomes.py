@@ -1,4 +1,4 @@
-"""What `apply`, `confirm` and `rollback` say with `--json` has the form that is promised."""
+"""What commands that change what is in force say with `--json` has the form that is promised."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from policylang.apply import guard
+from policylang.apply.guard import Site
+from policylang.diagnostics import Report
 from tests.kernel.desk import Desk
 from tests.kernel.ground import REPOSITORY, Loader, Reach
 
@@ -132,6 +135,40 @@ def test_a_change_of_ways_counts(desk: Desk) -> None:
     assert (armed["changed"], armed["diagnostics"][0]["code"]) == (False, "cannot-arm")
     done = outcome(desk.run(*arguments, "--yes"))
     assert (done["changed"], done["way"]) == (True, other.value)
+
+
+NOBODY = "there is nobody to ask: `--json` asks nothing"
+
+
+def test_a_panic_and_a_stop_are_told(desk: Desk) -> None:
+    for command in ("panic", "stop"):
+        refused = outcome(desk.run(command, "--json", status=1))
+        assert (refused["error"], refused["beside"]) == (NOBODY, [])
+    way = desk.loader.value
+    closed = outcome(desk.run("panic", "--json", "--yes", loads=True))
+    assert (closed["changed"], closed["way"], closed["generation"]) == (True, way, 1)
+    assert closed["beside"][-1] == "no SSH connection was found: nothing is let in"
+    wrong = outcome(desk.run("panic", "--json", "--yes", "--ssh", "lan", status=1))
+    assert (wrong["changed"], wrong["beside"]) == (False, [])
+    gone = outcome(desk.run("stop", "--json", "--yes"))
+    assert (gone["changed"], gone["way"], gone["generation"]) == (True, None, None)
+    assert gone["beside"] == [f"removed what {way} held of ours"]
+    none = outcome(desk.run("stop", "--json", "--yes"))
+    assert (none["changed"], none["beside"], none["error"]) == (False, [], None)
+
+
+def test_a_stop_that_leaves_rules_is_none(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It neither ends as if it were done nor says that nothing is in force."""
+
+    def left(_: Site, report: Report) -> tuple[str, ...]:
+        report.add("left-behind", "the table is still there", None)
+        return ()
+
+    monkeypatch.setattr(guard, "stop", left)
+    assert desk.run("stop", "--yes", status=1) == ""
+    assert "warning[left-behind]" in desk.said.err
+    told = outcome(desk.run("stop", "--yes", "--json", status=1))
+    assert [one["code"] for one in told["diagnostics"]] == ["left-behind"]
 
 
 def test_what_is_done_beside_it_is_told(desk: Desk) -> None:

@@ -13,6 +13,7 @@ import pytest
 from policylang.cli import main
 from policylang.diagnostics import Report
 from policylang.pipeline import Text, compile_policy
+from tests.warm import warm
 
 ENV = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 OLD = """\
@@ -51,15 +52,18 @@ def git(folder: Path, *arguments: str) -> str:
 @pytest.mark.usefixtures("kernel")
 def test_git_shows_what_a_script_does_otherwise(tmp_path: Path) -> None:
     """Sets are told by what is in them, statements without their lines."""
-    path = tmp_path / "nft.nft"
-    git(tmp_path, "init", "-q")
-    git(tmp_path, "config", "diff.policylang.textconv", f"{sys.executable} -m policylang textconv")
-    (tmp_path / ".gitattributes").write_text("*.nft diff=policylang\n")
+    place = tmp_path / "place"
+    place.mkdir()
+    path = place / "nft.nft"
+    git(place, "init", "-q")
+    (place / ".gitattributes").write_text("*.nft diff=policylang\n")
     path.write_text(script(OLD))
-    git(tmp_path, "add", "-A")
-    git(tmp_path, "commit", "-qm", "one")
+    git(place, "add", "-A")
+    git(place, "commit", "-qm", "one")
     path.write_text(script("\n" + OLD.replace("/28", "/24").replace("https", "http")))
-    shown = git(tmp_path, "diff")
+    with warm(tmp_path) as program:
+        git(place, "config", "diff.policylang.textconv", f"{program} textconv")
+        shown = git(place, "diff")
     changed = [
         line
         for line in shown.splitlines()
