@@ -160,6 +160,15 @@ def leaving(wire: str = "eth0", family: int = 4, **other: object) -> Packet:
     return replace(made, **other)  # type: ignore[arg-type]
 
 
+def frame(packet: Packet, serial: int) -> bytes:
+    """What a packet is on its wire."""
+    number = WIRES.index(packet.wire)
+    destination = bytes.fromhex(NEAR_MAC.format(number).replace(":", ""))
+    mac = packet.mac or FAR_MAC.format(number)
+    head = destination + bytes.fromhex(mac.replace(":", ""))
+    return head + struct.pack("!H", ETHERTYPES[packet.family]) + packet.data(serial)
+
+
 def ruleset(
     items: Mapping[tuple[Stage, Path], Sequence[Item]],
     *chains: Chain,
@@ -235,12 +244,7 @@ class Station:
         """Send packets from the far ends of their wires."""
         for packet in packets:
             self.thrown += 1
-            number = WIRES.index(packet.wire)
-            destination = bytes.fromhex(NEAR_MAC.format(number).replace(":", ""))
-            mac = packet.mac or FAR_MAC.format(number)
-            frame = destination + bytes.fromhex(mac.replace(":", ""))
-            frame += struct.pack("!H", ETHERTYPES[packet.family]) + packet.data(self.thrown)
-            self.wires[packet.wire].send(frame)
+            self.wires[packet.wire].send(frame(packet, self.thrown))
 
     def send(self, packets: Iterable[Packet], by: socket.socket | None = None) -> None:
         """Send packets from the firewall itself, by a socket of `sender`."""

@@ -44,7 +44,7 @@ from tests.backends.iptables_station import DSTNAT, FORWARD, INPUT, MARK, OUTPUT
 from tests.backends.nft_station import ruleset
 from tests.kernel.conftest import routed
 from tests.kernel.ground import WIRES, Ground, Namespace, load_nft
-from tests.kernel.test_replace_under_load import ALLOWED, COUNTERS, DENIED, load_on
+from tests.kernel.test_replace_under_load import ALLOWED, COUNTERS, DENIED, ENOUGH, load_on
 
 __all__ = ["routed"]
 
@@ -185,9 +185,9 @@ def own_lock(tmp_path: FilePath, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("pair", PAIRS)
 def test_nothing_passes_that_neither_lets_pass(routed: Ground, flavour: Flavour, pair: str) -> None:
     """And what both send on always comes through, with connections made anew all the time."""
-    replaced(routed, flavour, pair, lambda count: count == 6)
+    replaced(routed, flavour, pair, lambda count: count == 8)
     found = seen(routed.firewall)
-    assert found["dialled"] > 10_000, found
+    assert found["dialled"] > ENOUGH, found
     assert (found["leaked"], found["kept"]) == (0, found["dialled"]), found
 
 

@@ -30,7 +30,7 @@ from tests.differential.probes import aimed_at
 from tests.differential.shrinking import shrunk, shrunk_failure
 from tests.kernel.ground import obstacle
 
-POLICIES = 25
+POLICIES = 15
 PROBES = 900
 FIRST_SEED = 1000
 DIFFERED = sorted(Path(__file__).parent.glob("policies_that_differed/*.policy"))

@@ -135,9 +135,12 @@ def count(verdicts: Sequence[bool]) -> int:
     return passed
 
 
-def until_true(is_so: Callable[[], bool], patience_s: float = 5) -> None:
-    """Wait until something is so; raises AssertionError where it never is."""
+def until_true(is_so: Callable[[], bool], patience_s: float = 5, every_s: float = 0.005) -> None:
+    """Wait until something is so; raises AssertionError where it never is.
+
+    Who runs a program to know it asks less often.
+    """
     give_up = time.monotonic() + patience_s
     while not is_so():
         assert time.monotonic() < give_up, "waited in vain"
-        time.sleep(0.005)
+        time.sleep(every_s)

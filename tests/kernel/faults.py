@@ -267,8 +267,16 @@ def _frames() -> Iterator[bytes]:
 
 
 @contextmanager
-def machine(loader: Loader, killer: Killer, directory: Path) -> Iterator[Machine]:
-    """A firewall with nothing in force; it is gone afterwards."""
+def machine(
+    loader: Loader,
+    killer: Killer,
+    directory: Path,
+    known: dict[str, tuple[Step, ...]] | None = None,
+) -> Iterator[Machine]:
+    """A firewall with nothing in force; it is gone afterwards.
+
+    `known` are the steps that commands took on another one of that loader, and take on this one.
+    """
     for name, text in POLICIES.items():
         (directory / f"{name}.policy").write_text(text)
     with station() as laid:
@@ -279,7 +287,8 @@ def machine(loader: Loader, killer: Killer, directory: Path) -> Iterator[Machine
             "POLICYLANG_STATE": str(directory / "state"),
             "XTABLES_LOCKFILE": str(directory / f"{laid.inside.name}.lock"),
         }
-        yield Machine(laid, loader, killer, directory, environment)
+        known = {} if known is None else known
+        yield Machine(laid, loader, killer, directory, environment, known)
 
 
 # --- what is killed ------------------------------------------------------------------------------

@@ -83,6 +83,7 @@ class SecureShell:
     address: str
     folder: Path
     environment: Mapping[str, str]
+    program: Sequence[str] = (sys.executable, "-m", "policylang")
 
     def argv(self, command: str, *options: str) -> list[str]:
         """The command line of a client; options of ssh(1) hold before those that are usual here."""
@@ -97,7 +98,7 @@ class SecureShell:
     def policylang(self, *arguments: str) -> str:
         """The words by which a remote shell carries out a command of policylang."""
         assigned = [f"{name}={value}" for name, value in self.environment.items()]
-        return shlex.join(("env", *assigned, sys.executable, "-m", "policylang", *arguments))
+        return shlex.join(("env", *assigned, *self.program, *arguments))
 
     def run(self, command: str, patience_s: float = 60) -> subprocess.CompletedProcess[str]:
         """Carry out a command over a connection of its own."""

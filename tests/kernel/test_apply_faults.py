@@ -21,6 +21,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.warm import warm
+
 from .applied import until_true
 from .faults import BOTH, NEITHER, OPEN, POLICIES, Machine, machine
 from .ground import REPOSITORY, Loader
@@ -63,6 +65,11 @@ def holds(made: Machine, policy: str | None) -> None:
     assert not told["drifted"]
     assert told["pending"] is None
     assert made.left_over(policy) == []
+
+
+def comes_back(made: Machine, policy: str, patience_s: float) -> None:
+    """Wait until packets tell that a policy is in force again, which nobody has to do."""
+    until_true(lambda: set(made.open_ports().values()) == {OPEN[policy]}, patience_s, every_s=0.25)
 
 
 def refused(ran: Ran, code: str) -> None:
@@ -247,7 +254,7 @@ def test_a_disk_that_is_full_hinders_no_return(made: Machine) -> None:
         made.done(*made.applying("other", "--confirm", "2s"))
         fill(place, 0)
         refused(made.run("confirm"), "cannot-keep")
-        until_true(lambda: set(made.open_ports().values()) == {OPEN["one"]}, 8)
+        comes_back(made, "one", 8)
         (place / "filler").unlink()
         holds(made, "one")
 
@@ -368,9 +375,10 @@ def by_itself(
     *arguments: str,
     environment: dict[str, str] | None = None,
     under: Sequence[str] = (),
+    program: Sequence[str] = (sys.executable, "-m", "policylang"),
 ) -> subprocess.Popen[str]:
-    """A command in a process that was started as users start it."""
-    argv = [*under, sys.executable, "-m", "policylang", *arguments, "--netns", made.name]
+    """A command in a process that was started as users start it, or by a `warm` program."""
+    argv = [*under, *program, *arguments, "--netns", made.name]
     surroundings = {**os.environ, **made.environment, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.Popen(
         argv,
@@ -388,14 +396,22 @@ def ended(process: subprocess.Popen[str], patience_s: float = 60) -> Ran:
     return Ran(process.returncode, out, err, ())
 
 
-def test_of_four_applies_at_once_one_is_in_force_as_a_whole(made: Machine) -> None:
+@pytest.fixture(scope="module")
+def warm_program(kernel: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with warm(tmp_path_factory.mktemp("warm")) as program:
+        yield str(program)
+
+
+def test_of_four_applies_at_once_one_is_in_force_as_a_whole(
+    made: Machine, warm_program: str
+) -> None:
     """The others are told that something changed after their plan; no packet passes meanwhile that
     neither policy allows.
     """
     before = made.probed()
     with made.probing():
         started = [
-            by_itself(made, *made.applying(policy, FOR_GOOD))
+            by_itself(made, *made.applying(policy, FOR_GOOD), program=[warm_program])
             for policy in ("other", "one", "other", "one")
         ]
         came_of = [ended(one) for one in started]
@@ -483,7 +499,7 @@ def test_a_clock_that_jumps_neither_ends_nor_prolongs_the_time_to_confirm(
     assert 0 < told["left_s"] <= 6
     if time.monotonic() - began < 5:
         assert set(made.open_ports().values()) == {OPEN["other"]}
-    until_true(lambda: set(made.open_ports().values()) == {OPEN["one"]}, 12)
+    comes_back(made, "one", 12)
     assert time.monotonic() - began > 5
     late = made.run("confirm", clock_s=jump_s)
     assert late.status == 1, late
@@ -523,7 +539,7 @@ def test_a_confirmation_that_did_not_come_to_the_kernel_confirms_nothing_later(
     ran = made.run("confirm", death=Death(program))
     assert ran.is_killed, ran
     assert made.state()["doing"]["what"] == "keep"
-    until_true(lambda: set(made.open_ports().values()) == {OPEN["one"]}, 12)
+    comes_back(made, "one", 12)
     time.sleep(2)
     holds(made, "one")
 

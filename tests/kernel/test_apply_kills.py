@@ -19,13 +19,13 @@ import policylang.apply
 
 from .faults import COMMANDS, Machine, at_random, killed, machine, points, prepared, steps_of
 from .ground import Loader
-from .killing import CHANGE, Death, Killer
+from .killing import CHANGE, Death, Killer, Step
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
-MANY = 8  # steps of a command, of which a quarter will do
+FEW = 4  # steps of a command, at most, at which it dies
 APPLY = Path(policylang.apply.__file__).parent
-AT_RANDOM = 5  # kills a loader; `python -m tests.kernel.faults` goes on
+AT_RANDOM = 4  # kills a loader; `python -m tests.kernel.faults` goes on
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +34,28 @@ def killer(kernel: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[K
         yield started
 
 
-# Both flavours of iptables take the same steps, and `rollback` those of `apply`: where both are
-# asked and there are many points still, each dies at half of them.
-SHARED = ("apply", "confirm")
+# Both flavours of iptables take the same steps, and die at different ones.
 CASES = [
     *((Loader.NFT, command) for command in COMMANDS),
     *((Loader.IPTABLES_NFT, one) for one in ("apply", "arm", "confirm", "rollback", "stop")),
-    *((Loader.IPTABLES_LEGACY, one) for one in SHARED),
+    *((Loader.IPTABLES_LEGACY, one) for one in ("apply", "confirm")),
 ]
 
 
+@pytest.fixture(scope="module")
+def known() -> dict[Loader, dict[str, tuple[Step, ...]]]:
+    """The steps of each command, once they are known."""
+    return {loader: {} for loader in Loader}
+
+
 @pytest.fixture(params=Loader, ids=lambda loader: loader.value)
-def made(killer: Killer, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine]:
-    with machine(request.param, killer, tmp_path) as laid:
+def made(
+    killer: Killer,
+    known: dict[Loader, dict[str, tuple[Step, ...]]],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> Iterator[Machine]:
+    with machine(request.param, killer, tmp_path, known[request.param]) as laid:
         yield laid
 
 
@@ -57,10 +66,9 @@ def test_a_command_that_is_killed_at_any_step_leaves_the_old_or_the_new(
     made: Machine, command: str
 ) -> None:
     deaths = list(points(steps_of(made, command)))
-    if len(deaths) > MANY and os.environ.get("POLICYLANG_EVERY_KILL") != "1":
-        deaths = deaths[(_turn() + len(command)) % 4 :: 4]  # each of them takes a while
-        if made.loader is not Loader.NFT and command in SHARED and len(deaths) > MANY:
-            deaths = deaths[made.loader is Loader.IPTABLES_LEGACY :: 2]
+    if os.environ.get("POLICYLANG_EVERY_KILL") != "1":
+        apart = -(-len(deaths) // FEW)  # each of them takes a while
+        deaths = deaths[(_turn() + len(command) + [*Loader].index(made.loader)) % apart :: apart]
     case, kills = prepared(made, command), 0
     before = made.probed()
     with made.probing():
@@ -77,7 +85,7 @@ def test_a_command_that_is_killed_at_any_step_leaves_the_old_or_the_new(
 
 
 def _turn() -> int:
-    """Which quarter of the steps it is the turn of: another one whenever the code has changed."""
+    """Which of the steps it is the turn of: other ones whenever the code has changed."""
     return sum(zlib.crc32(path.read_bytes()) for path in sorted(APPLY.glob("*.py")))
 
 
@@ -90,18 +98,25 @@ def test_a_command_that_is_killed_at_any_time_leaves_the_old_or_the_new(made: Ma
 
 @pytest.mark.parametrize("loader", [Loader.NFT, Loader.IPTABLES_NFT], ids=lambda one: one.value)
 def test_without_the_journal_this_would_not_hold(
-    loader: Loader, killer: Killer, tmp_path: Path
+    loader: Loader,
+    killer: Killer,
+    known: dict[Loader, dict[str, tuple[Step, ...]]],
+    tmp_path: Path,
 ) -> None:
     """A control of these tests: a policylang that never looks what is half done is found out."""
-    with machine(loader, killer, tmp_path) as laid:
+    with machine(loader, killer, tmp_path, known[loader]) as laid:
         steps, case = steps_of(laid, "apply"), prepared(laid, "apply")
         loads = [number for number, step in enumerate(steps) if "restore" in step.name]
         numbers = loads or [number for number, step in enumerate(steps) if step.kind == CHANGE]
-        found = []
-        for number in numbers:
-            _, wrong = killed(laid, case, Death(number + 1), heeds_journal=False)
-            found += wrong
+        found: list[str] = []
+
+        def is_found(*words: str) -> bool:
+            return any(word in one for one in found for word in words)
+
+        while numbers and not (is_found("open is", "drifted") and is_found("status said: nothing")):
+            death = Death(numbers.pop(0) + 1)
+            found += killed(laid, case, death, heeds_journal=False)[1]
             laid.status()
             case = prepared(laid, "apply")
-        assert any("open is" in one or "drifted" in one for one in found), found
-        assert any("status said: nothing" in one for one in found), found
+        assert is_found("open is", "drifted"), found
+        assert is_found("status said: nothing"), found

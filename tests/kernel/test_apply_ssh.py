@@ -11,9 +11,12 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from tests.warm import warm
 
 from .ground import Ground, Loader, load_nft
 from .secure_shell import SecureShell, Session, secure_shell
@@ -30,11 +33,24 @@ ECHO = 'while read line; do echo "got $line"; done'
 
 
 @pytest.fixture
-def shell(ssh_programs: None, pair: Ground, tmp_path: Path) -> Iterator[SecureShell]:
+def cold_shell(ssh_programs: None, pair: Ground, tmp_path: Path) -> Iterator[SecureShell]:
+    """Where each command starts policylang, as it is for whoever works over SSH."""
     for name, text in (("open", OPEN), ("also", ALSO_OPEN), ("shut", SHUT)):
         (tmp_path / f"{name}.policy").write_text(text)
     with secure_shell(pair, tmp_path) as laid:
         yield laid
+
+
+@pytest.fixture(scope="module")
+def warm_program(kernel: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with warm(tmp_path_factory.mktemp("warm")) as program:
+        yield str(program)
+
+
+@pytest.fixture
+def shell(cold_shell: SecureShell, warm_program: str) -> SecureShell:
+    """Where policylang is there at once."""
+    return replace(cold_shell, program=(warm_program,))
 
 
 def apply(shell: SecureShell, policy: str, loader: Loader, *options: str) -> str:
@@ -69,15 +85,17 @@ def can_connect(shell: SecureShell) -> bool:
 
 @EACH_LOADER
 def test_a_session_lives_through_an_apply_that_it_asks_for(
-    shell: SecureShell, loader: Loader
+    cold_shell: SecureShell, loader: Loader
 ) -> None:
-    with shell.session("sh", "-tt") as session:
+    with cold_shell.session("sh", "-tt") as session:
         for policy in ("open", "also", "open"):
-            session.send(f"{apply(shell, policy, loader, '--yes', '--no-confirm')}; echo is $?")
+            session.send(
+                f"{apply(cold_shell, policy, loader, '--yes', '--no-confirm')}; echo is $?"
+            )
             session.wait_for("is 0")
         session.send("echo still $((40 + 2))")
         session.wait_for("still 42")
-    assert can_connect(shell)
+    assert can_connect(cold_shell)
 
 
 @EACH_LOADER
@@ -145,10 +163,10 @@ def test_a_confirmation_over_a_new_connection_keeps_the_change(
     shell: SecureShell, loader: Loader
 ) -> None:
     applied(shell, "open", loader, "--no-confirm")
-    applied(shell, "also", loader, "--confirm", f"{2 * CONFIRM_S}s")
+    applied(shell, "also", loader, "--confirm", f"{CONFIRM_S}s")
     done = shell.run(shell.policylang("confirm"))
     assert done.returncode == 0, done.stderr
-    time.sleep(2 * CONFIRM_S + 0.5)
+    time.sleep(CONFIRM_S + 0.5)
     assert can_connect(shell)
     now = status(shell)
     assert (now["pending"], now["drifted"]) == (None, False)
@@ -156,20 +174,20 @@ def test_a_confirmation_over_a_new_connection_keeps_the_change(
 
 
 def test_at_a_terminal_over_ssh_a_change_has_to_be_confirmed_unless_said_otherwise(
-    shell: SecureShell,
+    cold_shell: SecureShell,
 ) -> None:
-    with shell.session(apply(shell, "also", Loader.NFT), "-tt") as session:
+    with cold_shell.session(apply(cold_shell, "also", Loader.NFT), "-tt") as session:
         session.wait_for("[y/N]")
         session.send("y")
         session.wait_for("for 60 seconds")
-    left_s = status(shell)["left_s"]
+    left_s = status(cold_shell)["left_s"]
     assert isinstance(left_s, float)
     assert 30 < left_s <= 60
 
 
-def test_without_ssh_and_a_terminal_a_change_is_in_force_for_good(shell: SecureShell) -> None:
-    applied(shell, "open", Loader.NFT)
-    assert status(shell)["pending"] is None
+def test_without_ssh_and_a_terminal_a_change_is_in_force_for_good(cold_shell: SecureShell) -> None:
+    applied(cold_shell, "open", Loader.NFT)
+    assert status(cold_shell)["pending"] is None
 
 
 # In each direction; what is lost is sent again by TCP.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -91,8 +92,9 @@ def listening(namespace: Namespace, port: int) -> Iterator[None]:
 
 def reached(client: Namespace, server: Namespace, net: Ground, zone: str, port: int) -> set[Reach]:
     """What becomes of connections to a neighbour, over both families."""
-    with listening(server, port):
-        return {probe_tcp(client, net[zone].far.of(family), port) for family in Family}
+    addresses = [net[zone].far.of(family) for family in Family]
+    with listening(server, port), ThreadPoolExecutor(len(addresses)) as pool:
+        return set(pool.map(lambda address: probe_tcp(client, address, port), addresses))
 
 
 WAYS: dict[str, tuple[str, str, int, str, Reach]] = {

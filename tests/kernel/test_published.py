@@ -54,6 +54,20 @@ IN_TURN = pytest.mark.parametrize(
 )
 
 
+# Each form in which engines write rules with each loader, by either tool in turn.
+FORMS = len(ENGINES) // 2  # of each tool, in the same order
+EACH_FORM = pytest.mark.parametrize(
+    ("running", "loader"),
+    [
+        (ENGINES[form + FORMS * (turn % 2)], loader)
+        for form in range(FORMS)
+        for turn, loader in enumerate(Loader, form)
+    ],
+    ids=lambda one: one.name if isinstance(one, Engine) else one.value,
+    indirect=["running"],
+)
+
+
 @pytest.fixture(autouse=True)
 def private_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Legacy iptables takes one lock for the whole machine unless told another."""
@@ -366,7 +380,7 @@ def test_what_of_iptables_is_published(line: str, shown: str | None) -> None:
 # --- what is not ours ------------------------------------------------------------------------
 
 
-@LOADERS
+@EACH_FORM
 def test_the_engines_rules_stay_as_they_are(loader: Loader, running: Host) -> None:
     """Applying, applying again and applying something smaller leaves every rule of theirs alone.
 

@@ -15,7 +15,16 @@ from pathlib import Path
 import pytest
 
 from .ground import Addresses, Family, Ground, Loader, Namespace, load_nft
-from .test_replace_under_load import FLAVOURS, PATIENCE_S, apply_policy, artifact, restore, sending
+from .test_replace_under_load import (
+    ENOUGH,
+    FLAVOURS,
+    PATIENCE_S,
+    RATE_PER_SECOND,
+    apply_policy,
+    artifact,
+    restore,
+    sending,
+)
 
 PUBLIC, DENIED = 8000, 5001
 INNER = (5000, 5002)  # where the one policy and the other lead what is dialled at PUBLIC
@@ -109,9 +118,10 @@ def load_on(ground: Ground) -> Iterator[None]:
     firewall, wan, lan = ground.firewall, ground["wan"], ground["lan"]
     inward = flows(wan.far, (wan.near, PUBLIC), *((lan.far, port) for port in (DENIED, *INNER)))
     outward = flows(lan.far, (wan.far, SERVED), (wan.far, DENIED))
+    each = RATE_PER_SECOND // 2
     with (
-        sending(wan, inward, lambda: counted(firewall)["led-on"] > 0),
-        sending(lan, outward, lambda: counted(firewall)["left"] > 0),
+        sending(wan, inward, lambda: counted(firewall)["led-on"] > 0, each),
+        sending(lan, outward, lambda: counted(firewall)["left"] > 0, each),
     ):
         yield
 
@@ -153,7 +163,7 @@ def test_translations_are_replaced_without_a_gap(
             apply_policy(text, loader, firewall)
             firewall.run(["conntrack", "--flush"])
     found = counted(firewall)
-    assert min(found["left"], found["led-on"], found["denied"]) > 10_000, found
+    assert min(found["left"], found["led-on"], found["denied"]) > ENOUGH, found
     assert not any(found[name] for name in NEVER), found
 
 

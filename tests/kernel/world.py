@@ -9,7 +9,6 @@ import os
 import shutil
 import socket
 import struct
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +17,9 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 from tests.apply.web import Server, certificate, server_context
+from tests.warm import warm
 
-from .ground import REPOSITORY, Family, Namespace
+from .ground import Family, Namespace
 
 HOST = "lists.example"
 DNS_PORT, HTTPS_PORT = 53, 443
@@ -79,19 +79,19 @@ class Names:
 
 
 class World:
-    """A namespace with both servers, and `policylang` as it is run there."""
+    """A namespace with both servers, and a `policylang` that is run there."""
 
-    def __init__(self, inside: Namespace, names: Names, web: Server, trusted: Path) -> None:
+    def __init__(
+        self, inside: Namespace, names: Names, web: Server, trusted: Path, program: Path
+    ) -> None:
         self.inside, self.names, self.web, self.trusted = inside, names, web, trusted
+        self._program = program
 
     def policylang(self, *arguments: str) -> CompletedProcess[str]:
         """What came of a command."""
         environment = {**os.environ, "SSL_CERT_FILE": str(self.trusted)}
-        environment["PYTHONPATH"] = os.pathsep.join(
-            filter(None, (os.environ.get("PYTHONPATH"), str(REPOSITORY)))
-        )
         own_etc = ("ip", "netns", "exec", self.inside.name)  # as `world` laid it out
-        argv = [*own_etc, sys.executable, "-m", "policylang", *arguments]
+        argv = [*own_etc, str(self._program), *arguments]
         return self.inside.run(argv, check=False, env=environment)
 
 
@@ -107,8 +107,8 @@ def world(folder: Path) -> Iterator[World]:
         both = certificate(folder, HOST)
         with inside.entered():
             names, web = Names(inside), Server(server_context(both), HTTPS_PORT)
-        with names.running(), web.running():
-            yield World(inside, names, web, both)
+        with names.running(), web.running(), warm(folder) as program:
+            yield World(inside, names, web, both, program)
     finally:
         shutil.rmtree(etc, ignore_errors=True)
         inside.delete()
