@@ -7,10 +7,11 @@ to hold, and how that is loaded it does not know.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import assert_never
 
-from policylang.apply import engines, flows, kernel, refreshing, transaction
+from policylang.apply import engines, flows, kernel, transaction
 from policylang.apply.engine import Engine
 from policylang.apply.flows import Flow
 from policylang.apply.loaded import Loaded
@@ -58,9 +59,13 @@ def finish(record: Record, number: int, report: Report) -> tuple[str, ...]:
     artifact = artifact_of(record, number, report)
     beside = () if artifact is None else transaction.see_to_the_rest(artifact.needs, report)
     kept = kept_of(record, number)
-    if artifact is not None and kept is not None:
-        # Those of a generation of long ago are as old as itself.
-        refreshing.follow(artifact.needs.lists, kept.policy_path)
+    if artifact is not None and kept is not None and artifact.needs.lists and kept.policy_path:
+        # Those of a generation of long ago are as old as itself. What travels to a target reads no
+        # lock files: there the policy's path is empty, or lists follow at the next refresh.
+        with suppress(ImportError):
+            from policylang.apply import refreshing
+
+            refreshing.follow(artifact.needs.lists, kept.policy_path)
     words = ended(record.flows(number), report)
     record.forget_flows()  # a later rollback to the same generation is not to end others
     return (*words, *beside)

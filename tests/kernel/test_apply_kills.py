@@ -25,6 +25,9 @@ pytestmark = pytest.mark.usefixtures("kernel")
 
 FEW = 4  # steps of a command, at most, at which it dies
 APPLY = Path(policylang.apply.__file__).parent
+# What is between two hooks while nft commits may meet the marks of the one and the filter of the
+# other: a packet a run at most, where thousands are thrown. What stays open lets all of them pass.
+BETWEEN_HOOKS = {Loader.NFT: 1, Loader.IPTABLES_NFT: 0, Loader.IPTABLES_LEGACY: 0}
 AT_RANDOM = 4  # kills a loader; `python -m tests.kernel.faults` goes on
 
 
@@ -80,7 +83,7 @@ def test_a_command_that_is_killed_at_any_step_leaves_the_old_or_the_new(
     after = made.probed()
     assert 2 * kills >= len(deaths)  # a look, or the last step, may be over before the kill
     if None not in (case.before, case.after):
-        assert after.leaked == before.leaked
+        assert after.leaked - before.leaked <= BETWEEN_HOOKS[made.loader]
     assert after.passed - before.passed == after.came - before.came > 300
 
 
