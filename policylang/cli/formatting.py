@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from difflib import unified_diff
 from pathlib import Path
 
 from policylang.cli import output
+from policylang.cli.unified import unified
 from policylang.cli.visible import visible
 from policylang.diagnostics import Report
 from policylang.source import SourceFile
@@ -44,7 +43,9 @@ def _format(file: str, chosen: argparse.Namespace, report: Report) -> bool:
     if formatted is None:
         return True
     if chosen.diff:
-        output.write_stdout("".join(_diff(text, formatted, visible(name))), report)
+        shown = visible(name)
+        lines = unified(text, formatted, shown, shown)
+        output.write_stdout("".join(f"{line}\n" for line in lines), report)
         return text == formatted
     if chosen.check:
         if text != formatted:
@@ -58,9 +59,6 @@ def _format(file: str, chosen: argparse.Namespace, report: Report) -> bool:
         if len(report.diagnostics) == before:
             print(f"{visible(name)}: formatted")
     return True
-
-
-# --- in -------------------------------------------------------------------------------------
 
 
 def _read(file: str, report: Report, *, is_kept: bool) -> bytes | None:
@@ -81,19 +79,3 @@ def _read(file: str, report: Report, *, is_kept: bool) -> bytes | None:
         why = getattr(error, "strerror", None) or "no such path"
         report.add("unreadable-file", f"cannot read `{file}`: {why[0].lower()}{why[1:]}", None)
         return None
-
-
-# --- out ------------------------------------------------------------------------------------
-
-
-def _diff(before: str, after: str, name: str) -> Iterator[str]:
-    """The lines of a unified diff, as `patch` reads it."""
-    for line in unified_diff(_lines(before), _lines(after), name, name):
-        yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
-
-
-def _lines(text: str) -> list[str]:
-    """The lines with their ends: line feeds alone, not all that Unicode calls a line end."""
-    lines = [f"{line}\n" for line in text.split("\n")]
-    last = lines.pop().removesuffix("\n")
-    return [*lines, last] if last else lines
