@@ -228,11 +228,14 @@ def _compiled(wanted, result):
     except ValueError as error:
         raise AnsibleActionFail(_no_machine(error), result=result) from None
     controlling.warn(report, result)
-    for group, machines in (one.left_out if one else {}).items():
-        words = f"rules about the group `{group}` are not about {', '.join(machines)}: no address is known"
-        result["warnings"].append(f"{words}; policylang_addresses gives one")
     if one is None:
         raise controlling.refusal(report, result)
+    for group, machines in one.left_out.items():  # what denies them would let them in
+        words = f"rules about the group `{group}` would not be about {', '.join(machines)}"
+        raise AnsibleActionFail(
+            f"{words}: no address is known; the variable policylang_addresses gives one",
+            result=result,
+        )
     return one
 
 

@@ -53,7 +53,7 @@ options:
     description:
       - Whether the machines and groups of the inventory are hosts and sets of the policy.
       - A machine's addresses are those of its variable C(policylang_addresses), or that of C(ansible_host), or its name if
-        that is an address. Machines without any are left out, with a warning where the policy names a group of theirs.
+        that is an address. Machines without any are left out; the task fails where the policy names a group of theirs.
       - A machine whose name is no name of the language (it has dots, say) is called by its variable C(policylang_name).
       - What the policy declares itself is left to it. A group is no set where the policy uses its name for something
         else, a service say.
