@@ -90,11 +90,15 @@ class Firewall:
 
 
 ETH_P_ALL, PACKET_OUTGOING = 3, 4  # linux/if_ether.h, linux/if_packet.h
+ICMPV6, NEIGHBOUR_DISCOVERY = 58, range(133, 138)  # RFC 4861 section 4
 
 
 @contextmanager
 def leaving_by(firewall: Firewall, wire: str) -> Iterator[Callable[[], list[bytes]]]:
-    """Listen to what leaves by a wire: the IP packets since it was asked last."""
+    """Listen to what leaves by a wire: the IP packets since it was asked last.
+
+    Those of neighbour discovery are left out.
+    """
     with firewall.station.inside.entered():
         opened = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
     with opened:
@@ -106,11 +110,16 @@ def leaving_by(firewall: Firewall, wire: str) -> Iterator[Callable[[], list[byte
             with suppress(BlockingIOError):
                 while True:
                     data, origin = opened.recvfrom(2048)
-                    if origin[2] == PACKET_OUTGOING:
+                    if origin[2] == PACKET_OUTGOING and not _asks_for_neighbours(data):
                         found.append(data)
             return found
 
         yield packets
+
+
+def _asks_for_neighbours(data: bytes) -> bool:
+    """Whether a packet is the kernel's own, about its neighbours, whenever it likes to ask."""
+    return data[0] >> 4 == 6 and data[6] == ICMPV6 and data[40] in NEIGHBOUR_DISCOVERY
 
 
 def each(make: Callable[..., Packet], **other: object) -> tuple[Packet, ...]:
