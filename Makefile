@@ -12,9 +12,9 @@ PACKAGES := python3 python3-venv python3-nftables nftables iptables ipset conntr
             netbase tzdata vsftpd curl lftp tftpd-hpa ngircd samba samba-common-bin sane-utils \
             sip-tester openssh-server faketime systemd openssl git mmdebstrap
 
-# Kernel tests wait more than they work: six at a time, those of one file one after the other. In
+# Kernel tests wait more than they work: four at a time, those of one file one after the other. In
 # the order of the folders, so that the run ends with files that take no time.
-PARALLEL := --numprocesses 6 --dist loadfile --no-loadscope-reorder
+PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 VENV := .venv
 BIN := $(VENV)/bin
