@@ -113,7 +113,7 @@ def is_loaded() -> bool:
 
 
 def tables() -> frozenset[str]:
-    """The tables in this thread's namespace, as in `inet policylang`; none without nft."""
+    """The tables in this thread's namespace, as in `inet policylang`; none where nobody tells."""
     there = present.nft_tables()
     if there is not None:
         return there
